@@ -1,0 +1,82 @@
+"""Follows one topic for a command: from its registry entry to a stream of frames, over restarts of its publisher."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import time
+from collections.abc import Iterator
+
+import click
+
+from cortex.core.raw import RawSubscriber
+from cortex.discovery.client import DiscoveryClient
+from cortex.discovery.protocol import TopicInfo
+from cortex.errors import CortexError
+
+_TICK_MS = 50
+_SEARCH_S = 0.1
+_SILENCE_S = 1.0
+
+
+def find_topic(client: DiscoveryClient, name: str, *, wait: bool = False) -> TopicInfo:
+    """Return the entry of a topic, waiting for it if asked to; otherwise a click error names the nearest topics."""
+    topics = _topics(client)
+    if name not in topics and not wait:
+        near = difflib.get_close_matches(name, topics, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`cortex topic list` shows what there is."
+        raise click.ClickException(f"topic {name} is not registered at {client.discovery_address}; {hint}")
+    if name not in topics:
+        click.echo(f"Waiting for topic {name} ...", err=True)
+    while name not in topics:
+        time.sleep(_SEARCH_S)
+        topics = _topics(client)
+    return topics[name]
+
+
+def follow(client: DiscoveryClient, info: TopicInfo, duration_s: float | None) -> Iterator[list[bytes] | None]:
+    """Yield parts 1..N of each message of a topic, and None every now and then while there is none.
+
+    A publisher that comes back at its address is found by ZeroMQ; one that comes back elsewhere, by asking again.
+    """
+    begin = heard = now = time.monotonic()
+    subscriber = RawSubscriber(info.name, info.address)
+    try:
+        while duration_s is None or now - begin < duration_s:
+            frames = subscriber.receive(_TICK_MS)
+            yield frames
+            now = time.monotonic()
+            if frames is not None:
+                heard = now
+            elif now - heard > _SILENCE_S:
+                heard = now
+                info, before = _current(client, info), info
+                if info.address != before.address:
+                    subscriber.close()
+                    subscriber = RawSubscriber(info.name, info.address)
+    finally:
+        subscriber.close()
+
+
+def _topics(client: DiscoveryClient) -> dict[str, TopicInfo]:
+    return {info.name: info for info in client.snapshot().topics}
+
+
+def _current(client: DiscoveryClient, info: TopicInfo) -> TopicInfo:
+    # a daemon that is away does not end the stream: messages do not pass through it
+    with contextlib.suppress(CortexError):
+        return _topics(client).get(info.name, info)
+    return info
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Take Ctrl-C as the normal end of a command that goes on and on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        # the shell's prompt belongs on a line of its own, after the ^C
+        click.echo(err=True)
+
+
+__all__ = ["find_topic", "follow", "until_interrupted"]
