@@ -1,0 +1,145 @@
+"""One appendable dataset: rows are staged in memory, whole chunks are written directly, a partial chunk is topped up.
+
+No row costs an HDF5 call of its own unless it is a chunk of its own. Bytes are only ever added behind those that are
+committed, in space that no committed extent reaches, so topping up a chunk in place cannot harm an earlier commit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5p, h5s, h5t
+
+from bag.storage.disk import Buffer, crc32
+from bag.storage.journal import CommitFile
+from bag.storage.layout import stored_dtype
+
+# where bytes lie in the bag file: offset, size
+Piece = tuple[int, int]
+# column, crc, size, chunk, offset: the fields of CHECKSUM_DTYPE
+ChecksumRow = tuple[int, int, int, int, int]
+
+
+class Column:
+    """Appends rows to one dataset of the bag.
+
+    Args:
+        file: the commit file below HDF5.
+        dataset: the open low-level dataset, chunked along the first axis only.
+        number: the column's number in the bag.
+        checksums: list that takes a row for every chunk, whole or partial, that reaches the file.
+    """
+
+    def __init__(self, file: CommitFile, dataset: h5d.DatasetID, number: int, checksums: list[ChecksumRow]) -> None:
+        self.number = number
+        self.count = 0
+        self._file = file
+        self._dataset = dataset
+        self._checksums = checksums
+        self._rows, *tail = dataset.get_create_plist().get_chunk()
+        self._shape = tuple(tail)
+        self._zeros = (0,) * len(tail)
+        self.row_bytes = int(dataset.dtype.itemsize * int(np.prod(self._shape, dtype=np.int64)))
+        self._chunk_bytes = self._rows * self.row_bytes
+        self._chunk = 0
+        self._staging = bytearray(self._chunk_bytes) if self._rows > 1 else bytearray()
+        self._fill = 0
+        self._settled = 0
+        self._offset = -1
+        self._crc = 0
+        self._extent = 0
+        self._pieces: list[Piece] | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether rows were appended that `settle` has not yet brought to the file."""
+        return self._fill > self._settled or self._extent != self.count
+
+    def append(self, data: Buffer) -> None:
+        """Append the rows whose bytes are `data`, a whole number of rows in C order."""
+        view = memoryview(data).cast("B")
+        self.count += view.nbytes // self.row_bytes
+        if self._fill:
+            taken = min(self._chunk_bytes - self._fill, view.nbytes)
+            self._staging[self._fill : self._fill + taken] = view[:taken]
+            self._fill += taken
+            view = view[taken:]
+            if self._fill == self._chunk_bytes:
+                self._finish(self._staging)
+        while view.nbytes >= self._chunk_bytes:
+            self._fill = self._chunk_bytes
+            self._finish(view[: self._chunk_bytes])
+            view = view[self._chunk_bytes :]
+        if view.nbytes:
+            self._staging[: view.nbytes] = view
+            self._fill = view.nbytes
+
+    def place(self, data: Buffer) -> list[Piece]:
+        """Append like `append`, but bring the bytes to the file at once; returns where they lie."""
+        self._pieces = pieces = []
+        try:
+            self._to_file()
+            pieces.clear()
+            self.append(data)
+            self._to_file()
+        finally:
+            self._pieces = None
+        return pieces
+
+    def settle(self) -> None:
+        """Bring every appended row to the file and the dataset to its exact length."""
+        self._to_file()
+        self._grow(self.count)
+
+    def resume(self, count: int) -> None:
+        """Go on behind `count` rows that are already in the dataset."""
+        self.count = self._extent = count
+        self._chunk, partial = divmod(count, self._rows)
+        if partial:
+            info = self._dataset.get_chunk_info_by_coord((self._chunk * self._rows, *self._zeros))
+            self._offset = info.byte_offset
+            self._fill = self._settled = partial * self.row_bytes
+            self._staging[: self._fill] = self._file.data.read_at(self._offset, self._fill)
+            self._crc = crc32(memoryview(self._staging)[: self._fill])
+
+    def _to_file(self) -> None:
+        if self._fill > self._settled:
+            self._write(self._staging, self._fill)
+
+    def _finish(self, chunk: Buffer) -> None:
+        self._write(chunk, self._chunk_bytes)
+        self._chunk += 1
+        self._fill = self._settled = self._crc = 0
+        self._offset = -1
+
+    # bring chunk[settled:end] to the file; the first time HDF5 allocates the chunk, later it is only topped up
+    def _write(self, chunk: Buffer, end: int) -> None:
+        new = memoryview(chunk)[self._settled : end]
+        if self._offset < 0:
+            first = self._chunk * self._rows
+            self._grow(first + end // self.row_bytes)
+            self._offset = self._file.put_chunk(self._dataset, (first, *self._zeros), chunk, end)
+        else:
+            self._file.fill(self._offset + self._settled, new)
+        if self._pieces is not None:
+            self._pieces.append((self._offset + self._settled, new.nbytes))
+        self._crc = crc32(new, self._crc)
+        self._settled = end
+        self._checksums.append((self.number, self._crc, end, self._chunk, self._offset))
+
+    # never beyond the rows written: shrinking a dataset makes HDF5 rewrite its edge chunk
+    def _grow(self, count: int) -> None:
+        if count != self._extent:
+            self._extent = count
+            self._dataset.set_extent((count, *self._shape))
+
+
+def create_dataset(group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int) -> h5d.DatasetID:
+    """Create an empty dataset of rows of `shape`, `rows` of them per chunk, without fill values or filters."""
+    plist = h5p.create(h5p.DATASET_CREATE)
+    plist.set_chunk((rows, *shape))
+    plist.set_fill_time(h5d.FILL_TIME_NEVER)
+    space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))
+    return h5d.create(group.id, name.encode(), h5t.py_create(stored_dtype(dtype), logical=True), space, plist)

@@ -1,0 +1,114 @@
+"""The few system calls that storage makes, behind one small class, so that a test can watch or stop every write."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+try:
+    from isal.isal_zlib import crc32
+except ImportError:  # the same polynomial, only slower
+    from zlib import crc32
+
+__all__ = ["FileOpener", "RawFile", "crc32", "sync_directory"]
+
+Buffer = bytes | bytearray | memoryview
+
+# more pieces in one call are refused by the system (IOV_MAX)
+MAX_PIECES = 512
+
+
+class RawFile:
+    """An open file addressed by offset only; every write is complete or raises OSError.
+
+    Args:
+        path: file to open for reading and writing.
+        create: make the file when it is not there.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset` (bytes)."""
+        view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+        while view:
+            done = os.pwrite(self.fd, view, offset)
+            offset += done
+            view = view[done:]
+
+    def write_pieces_at(self, offset: int, pieces: Sequence[Buffer]) -> int:
+        """Write `pieces` one behind the other at `offset`; returns the bytes written."""
+        start = offset
+        for first in range(0, len(pieces), MAX_PIECES):
+            group = pieces[first : first + MAX_PIECES]
+            size = sum(memoryview(piece).nbytes for piece in group)
+            done = os.pwritev(self.fd, group, offset)
+            if done != size:
+                self.write_at(offset + done, b"".join(group)[done:])
+            offset += size
+        return offset - start
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read up to `size` bytes at `offset`; shorter only at the end of the file."""
+        data = os.pread(self.fd, size, offset)
+        while data and len(data) < size:
+            more = os.pread(self.fd, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def truncate(self, size: int) -> None:
+        """Make the file exactly `size` bytes long."""
+        os.ftruncate(self.fd, size)
+
+    def size(self) -> int:
+        """Length of the file in bytes."""
+        return os.fstat(self.fd).st_size
+
+    def sync(self) -> None:
+        """Bring the data to the device."""
+        os.fdatasync(self.fd)
+
+    def try_lock(self) -> bool:
+        """Take the exclusive lock of this file; False when another process holds it."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_at_its_path(self) -> bool:
+        """Whether the path still leads to this file (and not to nothing or another)."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class FileOpener(Protocol):
+    """How storage opens its files; `RawFile` itself, or a test's stand-in."""
+
+    def __call__(self, path: Path, *, create: bool = False) -> RawFile:
+        """Open `path` for reading and writing."""
+        ...
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable (after a create, rename or unlink)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,161 @@
+"""Every name, dtype and size that stands on the disk; FORMAT.md says what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FORMAT_NAME = "cortex-bag"
+FORMAT_MAJOR = 1
+FORMAT_MINOR = 0
+
+# root group of the bag's own bookkeeping; a topic of this name is moved aside by the path rule
+BOOK = "_bag"
+INDEX = "_index"
+METADATA = "_metadata"
+FRAMES = "_frames"
+OFFSETS_SUFFIX = ".offsets"
+
+DEFINITIONS = "definitions"
+RUNS = "runs"
+LEDGER = "ledger"
+CLOCK = "clock"
+CHECKSUMS = "checksums"
+TOPICS = "topics"
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("log_time_ns", "<i8"),
+        ("publish_time_ns", "<i8"),
+        ("log_mono_ns", "<i8"),
+        ("sequence", "<u8"),
+        ("metadata_offset", "<u8"),
+        ("metadata_size", "<u4"),
+    ]
+)
+RUN_DTYPE = np.dtype([("topic", "<u4"), ("channel", "<u4"), ("layout", "<u4"), ("first", "<u8")])
+LEDGER_DTYPE = np.dtype(
+    [
+        ("topic", "<u4"),
+        ("kind", "u1"),
+        ("first_sequence", "<u8"),
+        ("last_sequence", "<u8"),
+        ("count", "<u8"),
+        ("message", "<u8"),
+        ("log_time_ns", "<i8"),
+    ]
+)
+CLOCK_DTYPE = np.dtype([("wall_ns", "<i8"), ("mono_ns", "<i8")])
+CHECKSUM_DTYPE = np.dtype([("column", "<u4"), ("crc", "<u4"), ("size", "<u4"), ("chunk", "<u8"), ("offset", "<u8")])
+TOPIC_DTYPE = np.dtype(
+    [
+        ("messages", "<u8"),
+        ("bytes", "<u8"),
+        ("first_log_ns", "<i8"),
+        ("last_log_ns", "<i8"),
+        ("first_publish_ns", "<i8"),
+        ("last_publish_ns", "<i8"),
+        ("first_mono_ns", "<i8"),
+        ("last_mono_ns", "<i8"),
+        ("first_sequence", "<u8"),
+        ("last_sequence", "<u8"),
+        ("published_before_join", "<u8"),
+        ("lost_before_us", "<u8"),
+        ("lost_by_us", "<u8"),
+        ("throttled", "<u8"),
+        ("restarts", "<u8"),
+        ("malformed", "<u8"),
+        ("gaps", "<u8"),
+    ]
+)
+
+# what a ledger row tells; the numbers are part of the format
+LEDGER_KINDS = {
+    "before_join": 1,
+    "lost_before_us": 2,
+    "lost_by_us": 3,
+    "throttled": 4,
+    "restart": 5,
+    "malformed": 6,
+    "silent": 7,
+}
+
+# columns of the book, which have fixed numbers; those of topics are numbered from FIRST_COLUMN
+BOOK_COLUMNS = {DEFINITIONS: 0, RUNS: 1, LEDGER: 2, CLOCK: 3, CHECKSUMS: 4}
+FIRST_COLUMN = 16
+
+SMALL_CHUNK = 4 << 10
+LARGE_CHUNK = 256 << 10
+HUGE_CHUNK = 1 << 20
+# a row this large is a chunk of its own and goes from the socket to the file without a copy
+LARGE_ROW = 64 << 10
+# bounds on what a hostile or erratic publisher can make us create for one topic
+MAX_LAYOUTS = 64
+MAX_FIXED_PER_BUFFER = 16
+MAX_BUFFERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """How the buffers of one place in a message are stored.
+
+    `kind` is `fixed` (row k is the array of message k), `ragged` (arrays that differ in the first axis only, one
+    behind the other, with offsets) or `bytes` (anything, one behind the other, with offsets). `shape` is the shape
+    of a row: the array's for `fixed`, without the first axis for `ragged`, () for `bytes`. `dtype` is numpy's string.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the dataset."""
+        return int(np.dtype(self.dtype).itemsize * int(np.prod(self.shape, dtype=np.int64)))
+
+    def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this dtype and shape can be a row (or rows) of this column."""
+        if self.kind == "bytes":
+            return True
+        if dtype != self.dtype:
+            return False
+        return shape == self.shape if self.kind == "fixed" else len(shape) > 0 and shape[1:] == self.shape
+
+
+def native_dtype(text: str) -> np.dtype[Any] | None:
+    """The dtype whose arrays HDF5 holds bit for bit under their own type, or None: those are kept as bytes."""
+    try:
+        dtype = np.dtype(text)
+    except (TypeError, ValueError, SyntaxError):
+        return None
+    if dtype.kind in "biuMm" or (dtype.kind == "f" and dtype.itemsize <= 8) or (dtype.kind == "c" and dtype.itemsize <= 16):
+        return dtype
+    return dtype if dtype.kind == "S" and dtype.itemsize > 0 else None
+
+
+def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of the dataset: HDF5 has no times, so they stand as integers of the same bytes."""
+    return np.dtype(dtype.str[0] + "i8") if dtype.kind in "Mm" else dtype
+
+
+def chunk_rows(row_bytes: int, expected_bytes: int, limit: int = LARGE_CHUNK) -> int:
+    """Rows per chunk for a column of which about `expected_bytes` come within a few seconds."""
+    if row_bytes >= LARGE_ROW:
+        return 1
+    target = min(max(expected_bytes, SMALL_CHUNK), limit)
+    return max(1, 1 << (target // max(1, row_bytes)).bit_length() - 1)
+
+
+def path_component(text: str) -> str:
+    """One part of a topic name as an HDF5 link name: what HDF5 would read otherwise is written as %XX."""
+    if text in ("", ".", ".."):
+        return "".join(f"%{ord(char):02X}" for char in text) or "%"
+    return "".join(f"%{ord(char):02X}" if char == "%" or ord(char) < 32 or char == "\x7f" else char for char in text)
+
+
+def topic_path(topic: str) -> str:
+    """Where a topic's group stands: its own name, each part escaped by `path_component`."""
+    return "/" + "/".join(path_component(part) for part in topic.removeprefix("/").split("/"))

@@ -1,0 +1,245 @@
+"""Reads one topic of a bag: its index, its columns, and from both the frames exactly as they were received."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from bag.errors import IntegrityError
+from bag.records import Channel, Frame
+from bag.storage import layout as names
+from bag.storage.definitions import ColumnDefinition, LayoutDefinition
+from bag.storage.layout import ColumnSpec
+
+COUNT = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """One column with its open datasets; `offsets` is None for fixed columns."""
+
+    number: int
+    path: str
+    spec: ColumnSpec
+    values: h5py.Dataset
+    offsets: h5py.Dataset | None
+
+    def arrays(self, start: int, stop: int) -> list[NDArray[Any]]:
+        """Rows (fixed) or row groups (ragged, bytes) start..stop-1, one array per message."""
+        if self.offsets is None:
+            return list(self.block(start, stop))
+        ends = self.offsets[start : stop + 1].astype(np.int64)
+        block = self.values[int(ends[0]) : int(ends[-1])]
+        bounds = (ends - ends[0]).tolist()
+        return [block[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows start..stop-1 of a fixed column as one array, in the dtype that was published."""
+        out: NDArray[Any] = self.values[start:stop]
+        return out.view(self.spec.dtype) if out.dtype.str != self.spec.dtype else out
+
+    def frames(self, start: int, stop: int) -> list[Frame]:
+        """The buffers of messages start..stop-1, byte for byte."""
+        if self.offsets is None:
+            data = memoryview(self.values[start:stop].reshape(-1).view(np.uint8)) if stop > start else memoryview(b"")
+            size = self.spec.row_bytes
+            return [data[at : at + size] for at in range(0, size * (stop - start), size)]
+        ends = self.offsets[start : stop + 1].astype(np.int64)
+        low = int(ends[0])
+        block = self.values[low : int(ends[-1])]
+        data = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8)) if block.size else memoryview(b"")
+        unit = self.spec.row_bytes
+        bounds = ((ends - low) * unit).tolist()
+        return [data[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Messages start..stop-1 of a topic that have one channel and one layout."""
+
+    start: int
+    stop: int
+    channel: int
+    layout: int
+
+
+class TopicReader:
+    """One topic of an open bag.
+
+    Args:
+        name: the topic.
+        number: its number in the bag.
+        open_dataset: opens a dataset of the bag by its path, safely.
+        columns, layouts: the topic's definitions.
+        runs: its rows of the runs table, in order.
+        summary: its record of TOPIC_DTYPE.
+        channels: all channels of the bag.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        open_dataset: Callable[[str], h5py.Dataset],
+        definitions: tuple[Sequence[ColumnDefinition], Sequence[LayoutDefinition]],
+        runs: NDArray[Any],
+        summary: Any,
+        channels: Sequence[Channel],
+    ) -> None:
+        self.name = name
+        self.number = number
+        self.summary = summary
+        self.channels = channels
+        self._open = open_dataset
+        self._definitions, layouts = definitions
+        self._layouts = {layout.number: layout for layout in layouts}
+        self._runs = runs
+        self._columns: dict[int, StoredColumn] = {}
+        self._index: h5py.Dataset | None = None
+        self._bases: dict[int, NDArray[np.int64]] = {}
+
+    def __len__(self) -> int:
+        return int(self.summary["messages"])
+
+    def index(self, start: int, stop: int) -> NDArray[Any]:
+        """Index rows start..stop-1 (INDEX_DTYPE)."""
+        if start >= stop:
+            return np.empty(0, names.INDEX_DTYPE)
+        if self._index is None:
+            self._index = self._open(self._path_of("index"))
+        rows: NDArray[Any] = self._index[start:stop]
+        return rows
+
+    def times(self, field: str) -> NDArray[Any]:
+        """One column of the index for all messages, e.g. `log_time_ns` (int64) or `sequence` (uint64)."""
+        return np.ascontiguousarray(self.index(0, len(self))[field])
+
+    def segments(self, start: int, stop: int) -> Iterator[Segment]:
+        """The runs that messages start..stop-1 fall into, cut to them."""
+        firsts = self._runs["first"].astype(np.int64)
+        run = max(0, int(np.searchsorted(firsts, start, side="right")) - 1)
+        while start < stop:
+            end = int(firsts[run + 1]) if run + 1 < len(firsts) else stop
+            row = self._runs[run]
+            yield Segment(start, min(end, stop), int(row["channel"]), int(row["layout"]))
+            start, run = min(end, stop), run + 1
+
+    def layout(self, number: int) -> LayoutDefinition:
+        """A layout by its number.
+
+        Raises:
+            IntegrityError: the bag speaks of a layout it does not define.
+        """
+        try:
+            return self._layouts[number]
+        except KeyError:
+            raise IntegrityError(f"topic {self.name} refers to layout {number}, which the bag does not define") from None
+
+    def columns_of(self, layout: LayoutDefinition) -> list[StoredColumn]:
+        """The columns of a layout; for parts kept whole the one that holds them."""
+        if layout.columns is None:
+            numbers: Sequence[int] = [item.number for item in self._definitions if _is_whole(item)]
+        else:
+            numbers = layout.columns
+        return [self.column(number) for number in numbers]
+
+    def column(self, number: int) -> StoredColumn:
+        """A column by its number, opened at first use."""
+        if number not in self._columns:
+            item = next((item for item in self._definitions if item.number == number), None)
+            if item is None or item.spec is None:
+                raise IntegrityError(f"topic {self.name} refers to column {number}, which the bag does not define")
+            offsets = None if item.kind == "fixed" else self._open(item.path + names.OFFSETS_SUFFIX)
+            self._columns[number] = StoredColumn(number, item.path, item.spec, self._open(item.path), offsets)
+        return self._columns[number]
+
+    def buffer_columns(self) -> list[StoredColumn]:
+        """All columns that hold buffers, in the order they appeared."""
+        return [self.column(item.number) for item in self._definitions if item.spec is not None and not _is_whole(item)]
+
+    def row_of(self, column: int, message: int) -> int:
+        """Row (or row group) of a column that belongs to a message of a layout with that column."""
+        run = int(np.searchsorted(self._runs["first"], message, side="right")) - 1
+        return int(self._base(column)[run]) + message - int(self._runs["first"][run])
+
+    def frames(self, start: int, stop: int) -> list[list[Frame]]:
+        """Parts 1..N of messages start..stop-1, byte for byte as received."""
+        out: list[list[Frame]] = []
+        for segment in self.segments(start, stop):
+            layout = self.layout(segment.layout)
+            columns = self.columns_of(layout)
+            rows = [self.row_of(column.number, segment.start) for column in columns]
+            count = segment.stop - segment.start
+            buffers = [column.frames(row, row + count) for column, row in zip(columns, rows, strict=True)]
+            if layout.columns is None:
+                out.extend(_unpack_whole(packed) for packed in buffers[0])
+                continue
+            index = self.index(segment.start, segment.stop)
+            heads = headers(layout.fingerprint, index)
+            out.extend([*parts] for parts in zip(heads, self._metadata(index), *buffers, strict=True))
+        return out
+
+    def _metadata(self, index: NDArray[Any]) -> list[Frame]:
+        offsets = index["metadata_offset"].astype(np.int64)
+        ends = offsets + index["metadata_size"]
+        low = int(offsets[0])
+        data = self._open(self._path_of("metadata"))[low : int(ends.max())].tobytes()
+        return [data[first - low : last - low] for first, last in zip(offsets.tolist(), ends.tolist(), strict=True)]
+
+    def _base(self, column: int) -> NDArray[np.int64]:
+        if column not in self._bases:
+            firsts = self._runs["first"].astype(np.int64)
+            lengths = np.diff(firsts, append=len(self))
+            holds = np.array([self._holds(int(number), column) for number in self._runs["layout"]], bool)
+            before = np.cumsum(np.where(holds, lengths, 0))
+            self._bases[column] = np.concatenate([[0], before[:-1]])
+        return self._bases[column]
+
+    def _holds(self, number: int, column: int) -> bool:
+        layout = self.layout(number)
+        if layout.columns is None:
+            return any(item.number == column and _is_whole(item) for item in self._definitions)
+        return column in layout.columns
+
+    def _path_of(self, kind: str) -> str:
+        for item in self._definitions:
+            if item.kind == kind:
+                return item.path
+        raise IntegrityError(f"topic {self.name} has messages but no {kind}")
+
+
+def headers(fingerprint: int, index: NDArray[Any]) -> list[bytes]:
+    """The 24-byte headers of messages, rebuilt from their index rows."""
+    values = np.empty((len(index), 3), ">u8")
+    values[:, 0] = fingerprint
+    values[:, 1] = index["publish_time_ns"].view(np.uint64)
+    values[:, 2] = index["sequence"]
+    data = values.tobytes()
+    return [data[at : at + 24] for at in range(0, len(data), 24)]
+
+
+def _is_whole(item: ColumnDefinition) -> bool:
+    return item.spec is not None and item.spec.name == names.FRAMES and item.kind == "bytes"
+
+
+def _unpack_whole(packed: Frame) -> list[Frame]:
+    (count,) = COUNT.unpack_from(packed)
+    sizes = np.frombuffer(packed, np.uint64, count, COUNT.size).tolist()
+    view, at = memoryview(packed), COUNT.size + 8 * count
+    out: list[Frame] = []
+    for size in sizes:
+        out.append(view[at : at + size])
+        at += size
+    return out
+
+
+def array_of(data: Frame, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The array whose bytes are `data`."""
+    return np.frombuffer(data, np.dtype(dtype), prod(shape)).reshape(shape)
