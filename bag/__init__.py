@@ -1,0 +1,64 @@
+"""Record live Cortex topics into HDF5, replay them as they were, and read them as arrays.
+
+    import bag
+
+    with bag.Recorder("run.h5", bag.RecordOptions(all_topics=True)):
+        ...
+    with bag.Player("run.h5") as player:
+        player.play()
+    with bag.open("run.h5") as run:
+        run["/camera/image"]["data"][100:200]
+"""
+
+from bag.dataset import Bag, Field, Topic, open_bag
+from bag.dataset import open_bag as open  # noqa: A004  bag.open() is how it is meant to be read
+from bag.errors import (
+    BagBusyError,
+    BagError,
+    BagExistsError,
+    BagFormatError,
+    IntegrityError,
+    LossyError,
+    MissingExtraError,
+    ReplayError,
+    UsageError,
+)
+from bag.options import PlayOptions, RecordOptions
+from bag.player import Player
+from bag.recorder import Recorder
+from bag.records import BagInfo, Channel, Gap, RawMessage, Schema, SchemaField, TopicSummary
+from bag.statistics import Lateness, PlayProgress, PlayReport, RecorderStatistics, TopicPlayReport, TopicStatistics
+
+__all__ = [
+    "Bag",
+    "BagBusyError",
+    "BagError",
+    "BagExistsError",
+    "BagFormatError",
+    "BagInfo",
+    "Channel",
+    "Field",
+    "Gap",
+    "IntegrityError",
+    "Lateness",
+    "LossyError",
+    "MissingExtraError",
+    "PlayOptions",
+    "PlayProgress",
+    "PlayReport",
+    "Player",
+    "RawMessage",
+    "RecordOptions",
+    "Recorder",
+    "RecorderStatistics",
+    "ReplayError",
+    "Schema",
+    "SchemaField",
+    "Topic",
+    "TopicPlayReport",
+    "TopicStatistics",
+    "TopicSummary",
+    "UsageError",
+    "open",
+    "open_bag",
+]

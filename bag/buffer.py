@@ -1,0 +1,131 @@
+"""The hand-over between receiving and writing: bounded in bytes, never blocking the receiver, counting what it refuses."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bag.storage.batch import Row
+from cortex.wire import HEADER
+
+# what a received message costs in memory beside its bytes: list, tuple, stamps, one object a part
+MESSAGE_OVERHEAD = 600
+
+
+class Received(NamedTuple):
+    """Messages of one channel in order of arrival; `nbytes` is what they cost in memory."""
+
+    channel: int
+    rows: list[Row]
+    nbytes: int
+
+
+class Refused(NamedTuple):
+    """A run of messages of one channel that did not fit; `log_time_ns` is when the first was refused."""
+
+    channel: int
+    first_sequence: int
+    last_sequence: int
+    log_time_ns: int
+
+
+Item = Received | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStatistics:
+    """What waits in the buffer, and what it refused so far."""
+
+    messages: int
+    bytes: int
+    refused: int
+
+
+class RecordBuffer:
+    """Holds what is received until it is written.
+
+    Args:
+        max_bytes: bound on the memory of everything held.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._items: deque[Item] = deque()
+        self._bytes = self._messages = self._refused = 0
+        # what was handed out and is being written still takes its memory
+        self._lent = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, item: Received) -> None:
+        """Take the messages that fit, refuse the rest; does not wait."""
+        with self._changed:
+            free = self._max_bytes - self._bytes - self._lent
+            if item.nbytes <= free:
+                self._add(item)
+            else:
+                self._put_some(item, free)
+            self._changed.notify()
+
+    def _put_some(self, item: Received, free: int) -> None:
+        taken: list[Row] = []
+        cost = 0
+        for row in item.rows:
+            size = cost_of(row)
+            if cost + size > free:
+                break
+            cost += size
+            taken.append(row)
+        if taken:
+            self._add(Received(item.channel, taken, cost))
+        for row in item.rows[len(taken) :]:
+            self._refuse(item.channel, row)
+
+    def _add(self, item: Received) -> None:
+        self._items.append(item)
+        self._bytes += item.nbytes
+        self._messages += len(item.rows)
+
+    def _refuse(self, channel: int, row: Row) -> None:
+        self._refused += 1
+        head = row[2][1] if len(row[2]) > 1 else b""
+        sequence = HEADER.unpack_from(head)[2] if len(head) >= HEADER.size else None
+        if sequence is None:
+            return
+        last = self._items[-1] if self._items else None
+        if isinstance(last, Refused) and last.channel == channel and sequence == last.last_sequence + 1:
+            self._items[-1] = last._replace(last_sequence=sequence)
+        else:
+            self._items.append(Refused(channel, sequence, sequence, row[0]))
+
+    def take(self, timeout: float) -> tuple[list[Item], bool]:
+        """Everything held, waiting up to `timeout` seconds for something; and whether nothing more will come.
+
+        What is handed out counts as held until the next call.
+        """
+        with self._changed:
+            self._lent = 0
+            if not self._items and not self._closed:
+                self._changed.wait(timeout)
+            items = list(self._items)
+            self._items.clear()
+            self._lent, self._bytes, self._messages = self._bytes, 0, 0
+            return items, self._closed
+
+    def close(self) -> None:
+        """Nothing more will be put."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def statistics(self) -> BufferStatistics:
+        """What waits now, and what was refused so far."""
+        with self._changed:
+            return BufferStatistics(self._messages, self._bytes + self._lent, self._refused)
+
+
+def cost_of(row: Row) -> int:
+    """Memory one received message takes, in bytes."""
+    return MESSAGE_OVERHEAD + sum(map(len, row[2]))
