@@ -133,10 +133,10 @@ class LivenessCache:
         self._answers = {address: answer for address, answer in self._answers.items() if address in wanted}
         start = time.monotonic()
         for address in sorted(filter(self._outdated, wanted), key=self._asked_at):
-            now = time.monotonic()
-            if now - start > self._budget:
+            live = self._probe(address)
+            self._answers[address] = (time.monotonic(), live)
+            if time.monotonic() - start > self._budget:
                 break
-            self._answers[address] = (now, self._probe(address))
         return frozenset(address for address, (_, live) in self._answers.items() if live is False)
 
     def _asked_at(self, address: str) -> float:

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 from helpers import RunningDaemon, start_daemon
+from hypothesis import HealthCheck, settings
+
+# No deadline: the machine may be busy, and a slow example is no failure.
+settings.register_profile("suite", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -151,6 +153,9 @@ def echo(
 
 
 def _import(module: str) -> None:
+    # an installed command does not look into the current directory by itself, `python -m` does
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         importlib.import_module(module)
     except Exception as err:

@@ -19,7 +19,7 @@ from cortex.core.subscriber_base import (
     MessageFingerprintError,
     SubscriberBase,
 )
-from cortex.core.types import MessageCallback
+from cortex.core.types import MessageCallback, is_same_callback
 from cortex.discovery.protocol import DEFAULT_DISCOVERY_ADDRESS, TopicInfo
 from cortex.messages.base import Message, MessageHeader
 from cortex.probe import is_live
@@ -88,7 +88,8 @@ class Subscriber(SubscriberBase):
         self._followers: list[asyncio.Future[Received | None]] = []
         self._next_lookup = 0.0
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        self._socket = zmq.asyncio.Socket(self._context, zmq.SUB)
+        asynchronous: Any = zmq.asyncio.Socket
+        self._socket = self._context.socket(zmq.SUB, socket_class=asynchronous)
         try:
             info = self._lookup()
             if info is not None:
@@ -109,7 +110,7 @@ class Subscriber(SubscriberBase):
 
     def add_callback(self, callback: MessageCallback) -> None:
         """Call this function too, after the others; one that is called already is not added again."""
-        if callback not in self._callbacks:
+        if not any(is_same_callback(callback, known) for known in self._callbacks):
             self._callbacks = [*self._callbacks, callback]
 
     async def receive(self) -> Received | None:

@@ -12,7 +12,7 @@ import zmq
 
 from cortex.core.contexts import end_context
 from cortex.core.subscriber_base import POLL_INTERVAL_S, MessageFingerprintError, SubscriberBase
-from cortex.core.types import is_coroutine_function
+from cortex.core.types import is_coroutine_function, is_same_callback
 from cortex.discovery.protocol import DEFAULT_DISCOVERY_ADDRESS, TopicInfo
 from cortex.errors import CortexError
 from cortex.messages.base import Message, MessageHeader
@@ -112,7 +112,7 @@ class ThreadedSubscriber(SubscriberBase):
     def add_callback(self, callback: SyncMessageCallback) -> None:
         """Call this function too, after the others; one that is called already is not added again."""
         _require_plain_function(callback)
-        if callback not in self._callbacks:
+        if not any(is_same_callback(callback, known) for known in self._callbacks):
             self._callbacks = [*self._callbacks, callback]
 
     @property

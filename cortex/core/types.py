@@ -21,4 +21,9 @@ def is_coroutine_function(callback: object) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(call)
 
 
-__all__ = ["AsyncCallback", "MessageCallback", "is_coroutine_function"]
+def is_same_callback(one: object, other: object) -> bool:
+    """Tell whether two callbacks are one; a bound method is a new object each time it is named."""
+    return one is other or (inspect.ismethod(one) and one == other)
+
+
+__all__ = ["AsyncCallback", "MessageCallback", "is_coroutine_function", "is_same_callback"]

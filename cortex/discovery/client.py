@@ -111,8 +111,7 @@ class DiscoveryClient:
             CodecError: the request cannot be encoded, or the answer not be read.
         """
         asynchronous: zmq.asyncio.Context = zmq.asyncio.Context.shadow(self._context)
-        with asynchronous.socket(zmq.REQ) as sock:
-            _configure(sock, self.discovery_address)
+        with _connected(asynchronous, self.discovery_address) as sock:
             await sock.send(request.to_bytes(), zmq.DONTWAIT)
             if not await sock.poll(self.timeout_ms if timeout_ms is None else timeout_ms):
                 raise self._unavailable()
@@ -216,10 +215,9 @@ class DiscoveryClient:
 
     # One attempt on the kept socket; REQ accepts no second question before an answer, so silence costs the socket.
     def _ask(self, data: bytes, timeout_ms: int) -> bytes | None:
+        if self._socket is None:
+            self._socket = _connected(self._context, self.discovery_address)
         sock = self._socket
-        if sock is None:
-            sock = self._socket = self._context.socket(zmq.REQ)
-            _configure(sock, self.discovery_address)
         try:
             sock.send(data, zmq.DONTWAIT)
             if sock.poll(timeout_ms, zmq.POLLIN):
@@ -287,10 +285,13 @@ def wait_for_discovery(address: str | None = None, timeout: float = 5.0) -> bool
         return client.ping()
 
 
-def _configure(sock: Any, address: str) -> None:
+def _connected(context: Context, address: str) -> Any:
+    sock = context.socket(zmq.REQ)
     sock.linger = 0
     sock.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
     try:
         sock.connect(address)
     except zmq.ZMQError as err:
+        sock.close()
         raise CortexError(f"{address!r} is not an address for discovery ({err.strerror}): use ipc://PATH.") from err
+    return sock

@@ -90,7 +90,7 @@ class DiscoveryDaemon:
     @contextlib.contextmanager
     def _wakeable(self) -> Iterator[socket.socket]:
         self._wake_up, woken = socket.socketpair()
-        with self._wake_up, woken:
+        with self._wake_up, woken, _woken_by_signals(self._wake_up):
             yield woken
 
     @contextlib.contextmanager
@@ -99,11 +99,13 @@ class DiscoveryDaemon:
         with context.socket(zmq.REP) as replies, context.socket(zmq.XPUB) as notices:
             replies.linger = notices.linger = 0
             notices.setsockopt(zmq.XPUB_VERBOSE, 1)
-            with claimed(self.address, advice=_ADVICE):
-                files = [_bind(replies, self.address)]
-                files += [_bind(notices, notice)] if notice else []
-            self._registry = Registry(notice=notice, find_dead=self._find_dead)
+            files: list[tuple[Path, int | None] | None] = []
             try:
+                with claimed(self.address, advice=_ADVICE):
+                    files.append(_bind(replies, self.address))
+                    if notice:
+                        files.append(_bind(notices, notice))
+                self._registry = Registry(notice=notice, find_dead=self._find_dead)
                 yield replies, notices
             finally:
                 for path, inode in filter(None, files):
@@ -121,6 +123,8 @@ class DiscoveryDaemon:
             if self._registry.revision != announced or notices in ready:
                 announced = self._registry.revision
                 _announce(notices, announced)
+            if woken.fileno() in ready:
+                woken.recv(64)
         if self._registry.shutting_down:
             replies.linger = _SHUTDOWN_LINGER_MS
 
@@ -128,6 +132,20 @@ class DiscoveryDaemon:
         topics = list(topics)
         dead = self._liveness.dead(info.address for info in topics)
         return [info.name for info in topics if info.address in dead]
+
+
+# A signal just before the poll would otherwise be handled only after it, which may be never.
+@contextlib.contextmanager
+def _woken_by_signals(wake_up: socket.socket) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wake_up.setblocking(False)
+    before = signal.set_wakeup_fd(wake_up.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 def _announce(notices: zmq.Socket[bytes], revision: int) -> None:

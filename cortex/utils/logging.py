@@ -25,7 +25,8 @@ class ColoredFormatter(logging.Formatter):
         return text.replace(record.levelname, f"\x1b[{_COLORS.get(record.levelno, '0')}m{record.levelname}\x1b[0m", 1)
 
 
-class _CortexHandler(logging.StreamHandler[TextIO]):
+# Python 3.10 cannot subscript the class, so the stream's type stays untold.
+class _CortexHandler(logging.StreamHandler):  # type: ignore[type-arg]
     pass
 
 
