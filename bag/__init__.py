@@ -10,7 +10,7 @@
         run["/camera/image"]["data"][100:200]
 """
 
-from bag.dataset import Bag, Field, Topic, open_bag
+from bag.dataset import Bag, open_bag
 from bag.dataset import open_bag as open  # noqa: A004  bag.open() is how it is meant to be read
 from bag.errors import (
     BagBusyError,
@@ -23,11 +23,14 @@ from bag.errors import (
     ReplayError,
     UsageError,
 )
+from bag.fields import Field
 from bag.options import PlayOptions, RecordOptions
 from bag.player import Player
 from bag.recorder import Recorder
 from bag.records import BagInfo, Channel, Gap, RawMessage, Schema, SchemaField, TopicSummary
 from bag.statistics import Lateness, PlayProgress, PlayReport, RecorderStatistics, TopicPlayReport, TopicStatistics
+from bag.topic import Topic
+from bag.writer import Writer
 
 __all__ = [
     "Bag",
@@ -59,6 +62,7 @@ __all__ = [
     "TopicStatistics",
     "TopicSummary",
     "UsageError",
+    "Writer",
     "open",
     "open_bag",
 ]

@@ -22,16 +22,20 @@ class Received(NamedTuple):
     nbytes: int
 
 
-class Refused(NamedTuple):
-    """A run of messages of one channel that did not fit; `log_time_ns` is when the first was refused."""
+class Skipped(NamedTuple):
+    """A run of messages of one channel that will not be stored, and why.
+
+    `kind` is the ledger's word: `lost_by_us` (it did not fit), `throttled` or `paused`. `log_time_ns` is the first's.
+    """
 
     channel: int
+    kind: str
     first_sequence: int
     last_sequence: int
     log_time_ns: int
 
 
-Item = Received | Refused
+Item = Received | Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class RecordBuffer:
         # what was handed out and is being written still takes its memory
         self._lent = 0
         self._closed = False
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
 
     def put(self, item: Received) -> None:
         """Take the messages that fit, refuse the rest; does not wait."""
@@ -68,6 +72,19 @@ class RecordBuffer:
             else:
                 self._put_some(item, free)
             self._changed.notify()
+
+    def skip(self, channel: int, kind: str, row: Row) -> None:
+        """Note, in the order of arrival, that a message will not be stored."""
+        head = row[2][1] if len(row[2]) > 1 else b""
+        if len(head) < HEADER.size:
+            return
+        sequence = HEADER.unpack_from(head)[2]
+        with self._changed:
+            last = self._items[-1] if self._items else None
+            if isinstance(last, Skipped) and last[:2] == (channel, kind) and sequence == last.last_sequence + 1:
+                self._items[-1] = last._replace(last_sequence=sequence)
+            else:
+                self._items.append(Skipped(channel, kind, sequence, sequence, row[0]))
 
     def _put_some(self, item: Received, free: int) -> None:
         taken: list[Row] = []
@@ -81,24 +98,13 @@ class RecordBuffer:
         if taken:
             self._add(Received(item.channel, taken, cost))
         for row in item.rows[len(taken) :]:
-            self._refuse(item.channel, row)
+            self._refused += 1
+            self.skip(item.channel, "lost_by_us", row)
 
     def _add(self, item: Received) -> None:
         self._items.append(item)
         self._bytes += item.nbytes
         self._messages += len(item.rows)
-
-    def _refuse(self, channel: int, row: Row) -> None:
-        self._refused += 1
-        head = row[2][1] if len(row[2]) > 1 else b""
-        sequence = HEADER.unpack_from(head)[2] if len(head) >= HEADER.size else None
-        if sequence is None:
-            return
-        last = self._items[-1] if self._items else None
-        if isinstance(last, Refused) and last.channel == channel and sequence == last.last_sequence + 1:
-            self._items[-1] = last._replace(last_sequence=sequence)
-        else:
-            self._items.append(Refused(channel, sequence, sequence, row[0]))
 
     def take(self, timeout: float) -> tuple[list[Item], bool]:
         """Everything held, waiting up to `timeout` seconds for something; and whether nothing more will come.
@@ -113,6 +119,11 @@ class RecordBuffer:
             self._items.clear()
             self._lent, self._bytes, self._messages = self._bytes, 0, 0
             return items, self._closed
+
+    def wake(self) -> None:
+        """Let a waiting `take` return at once."""
+        with self._changed:
+            self._changed.notify()
 
     def close(self) -> None:
         """Nothing more will be put."""

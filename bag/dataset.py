@@ -2,48 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import functools
+import heapq
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bag.errors import BagError
-from bag.records import BagInfo, Channel, Gap, RawMessage, Schema
-from bag.storage.plan import buffer_name
+from bag.align import Aligned, align
+from bag.parts import Part, Source, expand, is_url, local_path, open_parts, pieces_of
+from bag.parts import cut_pieces as cut_pieces_of
+from bag.records import BagInfo, RawMessage
+from bag.plain import decode, known_schema
 from bag.storage.reader import BagReader
-from bag.storage.topic_reader import StoredColumn, TopicReader, array_of
+from bag.summaries import merge_infos, summary_of
 from bag.times import Moment, to_bag_time
-from cortex.codec import descriptors
+from bag.topic import Topic
+from bag.windows import Windows, windows
+from cortex.messages.base import Message
 
-READ_ROWS = 256
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Limits = tuple["int | None", "int | None"]
 
 
-class Bag(Mapping[str, "Topic"]):
-    """An open bag. Nothing but its bookkeeping is read until a message or a slice is asked for.
+class Bag(Mapping[str, Topic]):
+    """An open bag, of one file or several splits. Nothing but its bookkeeping is read until a message or a slice is asked for.
+
+    Args:
+        source: a path, a URL that fsspec opens, a glob, or a list of them.
 
     Raises:
-        FileNotFoundError, BagFormatError, BagBusyError: see `open_bag`.
+        FileNotFoundError, BagFormatError, BagBusyError, MissingExtraError: see `open_bag`.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._reader = BagReader(self.path)
+    def __init__(self, source: Source) -> None:
+        self._setup(open_parts(expand(source)), (None, None))
+
+    def _setup(self, parts: Sequence[Part], limits: Limits) -> None:
+        self.parts = tuple(parts)
+        self.limits = limits
         self._open = True
-        self._topics = {name: Topic(self, reader) for name, reader in self._reader.topics.items()}
+        names = (name for part in self.parts for name in part.reader.topics)
+        # a topic of a part of a bag costs a look at its index, so each is made when it is asked for
+        self._topics: dict[str, Topic | None] = dict.fromkeys(names)
+
+    def _topic(self, name: str) -> Topic:
+        pieces = pieces_of(self.parts, name)
+        topic = Topic(self, name, pieces)
+        if self.limits == (None, None):
+            return topic
+        times = topic.monotonic_times
+        low, high = self.limits
+        start = 0 if low is None else int(np.searchsorted(times, low, side="left"))
+        stop = len(times) if high is None else int(np.searchsorted(times, high, side="left"))
+        return Topic(self, name, cut_pieces_of(pieces, start, stop))
+
+    # --- what is in it
+
+    @property
+    def path(self) -> Path | str:
+        """The file, or the first of several."""
+        return local_path(self.parts[0].path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files, in order of time."""
+        return tuple(part.path for part in self.parts)
 
     @property
     def reader(self) -> BagReader:
-        """The storage below.
+        """The storage below the first file.
 
         Raises:
             BagError: the bag was closed.
         """
-        if not self._open:
-            raise BagError(f"{self.path} was closed; open it again to read from it")
-        return self._reader
+        return self.parts[0].reader
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -51,36 +88,76 @@ class Bag(Mapping[str, "Topic"]):
         return tuple(self._topics)
 
     @property
+    def time_line(self) -> tuple[int, int, int]:
+        """Wall time of the start, monotonic time of start and end, all ns; zeros while empty."""
+        return self._span() or (0, 0, 0)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Wall and monotonic time of the first message of the files, which ties the two together."""
+        spans = [part.reader.span_ns() for part in self.parts]
+        first = next((span for span in spans if span), (0, 0, 0))
+        return first[0], first[1]
+
+    def _span(self) -> tuple[int, int, int] | None:
+        spans = [(part.reader.span_ns(), part.shift_ns) for part in self.parts]
+        filled = [(span[0], span[1] + shift, span[2] + shift) for span, shift in spans if span]
+        if not filled:
+            return None
+        wall, first, last = filled[0][0], filled[0][1], max(span[2] for span in filled)
+        low, high = self.limits
+        start = first if low is None else min(max(first, low), last)
+        # a range ends where its last moment was asked to be, so that seconds from its end mean the same
+        return wall + start - first, start, last if high is None else max(start, min(last, high))
+
+    @property
     def start_ns(self) -> int | None:
         """Log time of the first message, wall ns; None while empty."""
-        span = self.reader.span_ns()
+        span = self._span()
         return None if span is None else span[0]
 
     @property
     def end_ns(self) -> int | None:
         """Log time of the last message on the time line of the first one's clock, wall ns; None while empty."""
-        span = self.reader.span_ns()
+        span = self._span()
         return None if span is None else span[0] + span[2] - span[1]
 
     @property
     def duration(self) -> float:
         """Seconds from the first message to the last."""
-        span = self.reader.span_ns()
+        span = self._span()
         return 0.0 if span is None else (span[2] - span[1]) / 1e9
 
     @property
     def closed_cleanly(self) -> bool:
         """Whether the recording came to its proper end."""
-        return self.reader.closed_cleanly
+        return all(part.reader.closed_cleanly for part in self.parts)
 
     @property
     def marks(self) -> tuple[tuple[str, int], ...]:
         """Named moments as (text, log time in wall ns)."""
-        return tuple(self.reader.marks)
+        return tuple(mark for part in self.parts for mark in part.reader.marks)
 
     def info(self) -> BagInfo:
         """Counts, spans and losses of the bag and of every topic, without reading messages."""
-        return self.reader.info()
+        whole = merge_infos(self.parts, str(self.path), self._span())
+        if self.limits == (None, None):
+            return whole
+        from dataclasses import replace
+
+        topics = tuple(summary_of(topic) for topic in self.values())
+        span = self.time_line
+        return replace(
+            whole,
+            duration_ns=span[2] - span[1],
+            start_ns=span[0],
+            end_ns=span[0] + span[2] - span[1],
+            messages=sum(topic.messages for topic in topics),
+            bytes=sum(topic.bytes for topic in topics),
+            topics=topics,
+        )
+
+    # --- messages
 
     def messages(
         self,
@@ -102,22 +179,98 @@ class Bag(Mapping[str, "Topic"]):
         """
         if order not in ("log", "publish"):
             raise ValueError(f"order is {order!r}; it can be 'log' or 'publish'")
-        names = self.topics if topics is None else tuple(topics)
+        names = self.topics if topics is None else (topics,) if isinstance(topics, str) else tuple(topics)
         for name in names:
-            self[name]
-        span = self.reader.span_ns()
-        if span is None:
+            self._known(name)
+        if self._span() is None:
             return
-        limits = tuple(None if moment is None else to_bag_time(moment, span) for moment in (start, stop))
-        for _time, message in self.reader.merged(names, order, *limits):
+        low, high = self._within(start, stop)
+        for _time, message in _merged(self.parts, names, order, (low, high)):
             yield message
 
-    def __getitem__(self, topic: str) -> Topic:
-        try:
-            return self._topics[topic]
-        except KeyError:
+    def _within(self, start: Moment | None, stop: Moment | None) -> Limits:
+        low, high = (None if moment is None else to_bag_time(moment, self.time_line) for moment in (start, stop))
+        lowest, highest = self.limits
+        low = lowest if low is None else low if lowest is None else max(low, lowest)
+        return low, highest if high is None else high if highest is None else min(high, highest)
+
+    def decode(self, raw: RawMessage, cls: type[Message] | None = None) -> Any:
+        """Decode a message as `cls`, as its imported class, or as plain values under the names this bag knows.
+
+        Raises:
+            ValueError: the frames do not fit the class, or are no message.
+        """
+        if raw.topic in self._topics:
+            return decode(raw, self[raw.topic].schema_of(raw), cls)
+        return decode(raw, known_schema(None, raw.fingerprint), cls)
+
+    # --- parts of it, and many topics together
+
+    def between(self, start: Moment | None = None, stop: Moment | None = None) -> Bag:
+        """The messages that arrived in [start, stop), as a bag; times as in `messages`. Close the whole bag, not this.
+
+        Raises:
+            ValueError: a time cannot be understood.
+        """
+        return self.cut(*self._within(start, stop))
+
+    def cut(self, start_ns: int | None, stop_ns: int | None) -> Bag:
+        """The same with monotonic times in ns."""
+        lowest, highest = self.limits
+        low = start_ns if lowest is None else lowest if start_ns is None else max(lowest, start_ns)
+        high = stop_ns if highest is None else highest if stop_ns is None else min(highest, stop_ns)
+        part = Bag.__new__(Bag)
+        part._setup(self.parts, (low, high))
+        return part
+
+    def split(self, train: float = 0.8, by: str = "time") -> tuple[Bag, Bag]:
+        """Two bags for training and testing that share no message.
+
+        Args:
+            train: the share of the time (`by="time"`) or of the files (`by="bag"`) that comes first.
+            by: where to cut.
+
+        Raises:
+            UsageError: there is nothing to cut, or no such way.
+        """
+        from bag.split import split_bag
+
+        return split_bag(self, train, by)
+
+    def align(self, topics: Sequence[str], on: Any, **options: Any) -> Aligned:
+        """Rows of several topics at the times of one; see `bag.align.align`."""
+        return align(self, topics, on, **options)
+
+    def windows(self, past: Any, future: Any = 0, stride: Any = None, **options: Any) -> Windows:
+        """Stretches of time that slide over the bag; see `bag.windows.windows`."""
+        return windows(self, past, future, stride, **options)
+
+    # --- into other libraries
+
+    def to_xarray(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
+        """One lazy `xarray.Dataset` for each topic."""
+        return {name: self[name].to_xarray() for name in (topics or self.topics)}
+
+    def torch_dataset(self, *arguments: Any, **options: Any) -> Any:
+        """A `torch.utils.data.Dataset` of windows; see `bag.torch_data.torch_dataset`."""
+        from bag.torch_data import torch_dataset
+
+        return torch_dataset(self, *arguments, **options)
+
+    # --- a mapping that is closed
+
+    def _known(self, topic: str) -> None:
+        self.parts[0].reader
+        if topic not in self._topics:
             known = ", ".join(self._topics) or "none"
-            raise KeyError(f"{self.path} has no topic {topic!r}; it has: {known}") from None
+            raise KeyError(f"{self.path} has no topic {topic!r}; it has: {known}")
+
+    def __getitem__(self, topic: str) -> Topic:
+        self._known(topic)
+        found = self._topics[topic]
+        if found is None:
+            found = self._topics[topic] = self._topic(topic)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._topics)
@@ -125,10 +278,17 @@ class Bag(Mapping[str, "Topic"]):
     def __len__(self) -> int:
         return len(self._topics)
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the files; a second call does nothing."""
         self._open = False
-        self._reader.close()
+        for part in self.parts:
+            part.close()
 
     def __enter__(self) -> Bag:
         return self
@@ -136,214 +296,77 @@ class Bag(Mapping[str, "Topic"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Callable[..., Bag], tuple[Any, ...]]:
+        return _again, (self.paths, tuple(_stamp(path) for path in self.paths), self.limits)
+
     def __repr__(self) -> str:
+        where = repr(str(self.path)) + (f" and {len(self.parts) - 1} more" if len(self.parts) > 1 else "")
         if not self._open:
-            return f"<closed Bag {str(self.path)!r}>"
-        return f"<Bag {str(self.path)!r}: {len(self)} topics, {self.duration:.3f} s>"
+            return f"<closed Bag {where}>"
+        return f"<Bag {where}: {len(self)} topics, {self.duration:.3f} s>"
 
 
-class Topic(Sequence[Any]):
-    """The messages of one topic. Indexing and iterating decode; `raw` does not."""
-
-    def __init__(self, bag: Bag, reader: TopicReader) -> None:
-        self.name = reader.name
-        self._bag = bag
-        self._reader = reader
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    @overload
-    def __getitem__(self, key: int) -> Any: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[Any]: ...
-    @overload
-    def __getitem__(self, key: str) -> Field: ...
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        """Message `key`, a list of messages for a slice, or a field by its name."""
-        if isinstance(key, str):
-            return self._field(key)
-        if isinstance(key, slice):
-            return [self[number] for number in range(*key.indices(len(self)))]
-        return self.raw(key).decode()
-
-    def __iter__(self) -> Iterator[Any]:
-        for message in self.raw_messages():
-            yield message.decode()
-
-    def raw(self, number: int) -> RawMessage:
-        """Message `number` as received (negative: from the end).
-
-        Raises:
-            IndexError: there is no such message.
-        """
-        at = number + len(self) if number < 0 else number
-        if not 0 <= at < len(self):
-            raise IndexError(f"topic {self.name} has {len(self)} messages, there is no message {number}")
-        return self._bag.reader.raw(self.name, at, at + 1)[0]
-
-    def raw_messages(self) -> Iterator[RawMessage]:
-        """All messages as received, a block at a time."""
-        for start in range(0, len(self), READ_ROWS):
-            yield from self._bag.reader.raw(self.name, start, min(start + READ_ROWS, len(self)))
-
-    @property
-    def times(self) -> NDArray[np.int64]:
-        """Log time of every message, wall ns since the epoch."""
-        return self._column("log_time_ns")
-
-    @property
-    def publish_times(self) -> NDArray[np.int64]:
-        """Publish time of every message from its header, wall ns since the epoch."""
-        return self._column("publish_time_ns")
-
-    @property
-    def monotonic_times(self) -> NDArray[np.int64]:
-        """Log time of every message on the recorder's monotonic clock, ns."""
-        return self._column("log_mono_ns")
-
-    @property
-    def sequence(self) -> NDArray[np.uint64]:
-        """Sequence number of every message, as its publisher counted."""
-        return self._column("sequence")
-
-    def gaps(self) -> tuple[Gap, ...]:
-        """Every range of sequence numbers that is not in the bag, and whose loss it is."""
-        return self._bag.reader.gaps(self.name)
-
-    @property
-    def channel(self) -> Channel:
-        """What discovery said of the topic when it was first seen."""
-        return self._bag.reader.channel_of(self.name)
-
-    @property
-    def schema(self) -> Schema | None:
-        """Names and annotations of the fields, when the class was known; None otherwise."""
-        return self._bag.reader.schema(self.channel.fingerprint)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of the fields that are arrays."""
-        return tuple(dict.fromkeys(column.spec.name for column in self._columns()))
-
-    def _columns(self) -> list[StoredColumn]:
-        self._bag.reader
-        return self._reader.buffer_columns()
-
-    def _field(self, name: str) -> Field:
-        columns = [column for column in self._columns() if column.spec.name == name]
-        if not columns:
-            known = ", ".join(self.fields) or "none"
-            raise KeyError(f"topic {self.name} has no array field {name!r}; it has: {known}")
-        return Field(self, self._reader, name, columns)
-
-    def _column(self, field: str) -> NDArray[Any]:
-        self._bag.reader
-        return self._reader.times(field)
-
-    def __repr__(self) -> str:
-        return f"<Topic {self.name!r}: {len(self)} messages of {self.channel.type_name}>"
+def _merged(
+    parts: Sequence[Part], names: Sequence[str], order: str, limits: Limits
+) -> Iterator[tuple[int, RawMessage]]:
+    chosen = [part for part in parts if part.span and not _outside(part, limits)]
+    apart = all(
+        one.span and other.span and one.span[2] + one.shift_ns <= other.span[1] + other.shift_ns
+        for one, other in zip(chosen, chosen[1:], strict=False)
+    )
+    if apart:
+        for part in chosen:
+            yield from _part_messages(part, names, order, limits)
+        return
+    streams = [_part_messages(part, names, order, limits) for part in chosen]
+    yield from heapq.merge(*streams, key=lambda item: item[0])
 
 
-class Field:
-    """One array field of a topic, read only where it is sliced.
-
-    When every message has the same shape and dtype, it is an array-like of shape (messages, *shape). Otherwise it is
-    ragged: `shape` is (messages,), a number gives one array and a slice a list of arrays.
-    """
-
-    def __init__(self, topic: Topic, reader: TopicReader, name: str, columns: list[StoredColumn]) -> None:
-        self.name = name
-        self._topic = topic
-        self._reader = reader
-        self._columns = columns
-        only = columns[0] if len(columns) == 1 and columns[0].spec.kind == "fixed" else None
-        whole = only is not None and only.values.shape[0] == len(topic)
-        self._fixed = only if whole else None
-
-    @property
-    def ragged(self) -> bool:
-        """Whether messages differ in shape or dtype."""
-        return self._fixed is None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(messages, *shape), or (messages,) when ragged."""
-        return (len(self._topic), *(self._fixed.spec.shape if self._fixed else ()))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype as published; object when ragged with several dtypes."""
-        kinds = {column.spec.dtype for column in self._columns if column.spec.kind != "bytes"}
-        return np.dtype(kinds.pop()) if len(kinds) == 1 else np.dtype(object)
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole field on the disk."""
-        return sum(int(column.values.size) * column.values.dtype.itemsize for column in self._columns)
-
-    def __len__(self) -> int:
-        return len(self._topic)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Rows by number, slice, mask or index array, optionally with more axes behind; reads only those rows."""
-        if self._fixed is not None:
-            return self._rows(self._fixed, key)
-        if isinstance(key, (int, np.integer)):
-            return self._arrays(int(key) + len(self) if key < 0 else int(key))
-        return [self._arrays(number) for number in np.arange(len(self))[key].tolist()]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """The whole field as one array.
-
-        Raises:
-            ValueError: the field is ragged.
-        """
-        if self._fixed is None:
-            raise ValueError(f"field {self.name} of {self._topic.name} is ragged; take its messages one by one")
-        whole = np.asarray(self[:])
-        return whole if dtype is None else whole.astype(dtype)
-
-    # HDF5 takes rows by ascending numbers, each once; numpy does the rest
-    def _rows(self, column: StoredColumn, key: Any) -> Any:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        if first is Ellipsis or isinstance(first, (int, np.integer, slice)) and (
-            not isinstance(first, slice) or (first.step or 1) > 0
-        ):
-            return _as_published(column.values[key], column.spec.dtype)
-        wanted = np.arange(len(self))[first]
-        rows, back = np.unique(wanted, return_inverse=True)
-        block = column.values[rows] if len(rows) else column.values[0:0]
-        return _as_published(block, column.spec.dtype)[tuple([back.reshape(wanted.shape), *rest])]
-
-    def _arrays(self, number: int) -> NDArray[Any]:
-        message = self._topic.raw(number)
-        for item in descriptors(bytes(message.frames[1])):
-            if buffer_name(item.path, self._topic.schema) == self.name:
-                return array_of(message.frames[2 + item.buffer], item.dtype, item.shape)
-        raise KeyError(f"message {number} of {self._topic.name} has no array {self.name}")
-
-    def __repr__(self) -> str:
-        shape = "ragged" if self.ragged else "x".join(map(str, self.shape))
-        return f"<Field {self.name!r} of {self._topic.name!r}: {shape} {self.dtype}>"
+def _outside(part: Part, limits: Limits) -> bool:
+    assert part.span is not None
+    low, high = limits
+    # a message may be sent well before it arrives, so only arrival after the range rules a file out for sure
+    return low is not None and part.span[2] + part.shift_ns < low or high is not None and part.span[1] + part.shift_ns > high + 5_000_000_000
 
 
-def _as_published(values: Any, dtype: str) -> Any:
-    return values if values.dtype.str == dtype else values.view(dtype)
+def _part_messages(part: Part, names: Sequence[str], order: str, limits: Limits) -> Iterator[tuple[int, RawMessage]]:
+    present = [name for name in names if name in part.reader.topics]
+    local = [None if limit is None else limit - part.shift_ns for limit in limits]
+    for time, message in part.reader.merged(present, order, *local):
+        yield time + part.shift_ns, message
 
 
-def open_bag(path: str | Path) -> Bag:
+# a bag that came from another process is opened once there, however many of its fields came along
+def _again(paths: tuple[str, ...], stamps: tuple[Any, ...], limits: Limits) -> Bag:
+    whole = _opened(paths, stamps)
+    if limits == (None, None):
+        return whole
+    return whole.cut(*limits)
+
+
+@functools.lru_cache(maxsize=16)
+def _opened(paths: tuple[str, ...], _stamps: tuple[Any, ...]) -> Bag:
+    return Bag(paths)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    if is_url(path):
+        return None
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+def open_bag(source: Source) -> Bag:
     """Open a bag for reading; one whose recorder died is brought to its last message first.
+
+    Args:
+        source: a path, a URL that fsspec opens (`s3://runs/a.h5`), a glob, or a list of them: splits of one recording are
+            stitched, and recordings of other times or machines are put behind each other by wall time.
 
     Raises:
         FileNotFoundError: there is no such file.
         BagFormatError: it is not a bag, or of a newer format.
         BagBusyError: it is being recorded.
+        MissingExtraError: a URL needs the extra `remote`.
     """
-    return Bag(path)
+    return Bag(source)

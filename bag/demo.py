@@ -79,7 +79,7 @@ def run(output_dir: Path, duration_ns: int = 6 * NS_PER_S, *, report: Report = l
         sent |= read_log(logs / f"{node}.jsonl")
     with bag.open(path) as recording:
         topics = compare(sent, read_bag(recording), read_log(logs / "listener.jsonl"))
-        timeline, note = _draw(recording, output_dir / "timeline.png")
+        timeline, note = draw(recording, output_dir / "timeline.png")
     return Verdict(all(topic.agrees for topic in topics), path, timeline, note, topics)
 
 
@@ -161,7 +161,8 @@ def _replay(path: Path, duration_s: float, *, env: dict[str, str], logs: Path, r
     report(f"The player was late by {format_duration(late['p50_ns'])} (p50), {format_duration(late['p99_ns'])} (p99).")
 
 
-def _draw(recording: bag.Bag, output: Path) -> tuple[Path | None, str]:
+def draw(recording: bag.Bag, output: Path) -> tuple[Path | None, str]:
+    """Draw the timeline; return its path, or None and a sentence when the library for it is not installed."""
     try:
         plot.timeline(recording, output)
     except MissingExtraError as error:

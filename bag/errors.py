@@ -1,14 +1,14 @@
 """Every error a user of bag can meet, each with the exit code the command line ends with.
 
-    BagError                    1   anything that stops the work
-    +-- UsageError              2   the request itself makes no sense
-    +-- LossyError              3   the work was finished, but something was lost on the way
-    +-- BagFormatError          1   the file is not a bag, or not one this version can read
-    +-- BagBusyError            1   somebody else is writing this bag
-    +-- BagExistsError          1   the output is already there
-    +-- IntegrityError          1   bytes in the file are not the bytes that were written
-    +-- ReplayError             1   the player cannot take the recorded place of a node
-    +-- MissingExtraError       1   an optional library is not installed
+BagError                    1   anything that stops the work
++-- UsageError              2   the request itself makes no sense
++-- LossyError              3   the work was finished, but something was lost on the way
++-- BagFormatError          1   the file is not a bag, or not one this version can read
++-- BagBusyError            1   somebody else is writing this bag
++-- BagExistsError          1   the output is already there
++-- IntegrityError          1   bytes in the file are not the bytes that were written
++-- ReplayError             1   the player cannot take the recorded place of a node
++-- MissingExtraError       1   an optional library is not installed
 """
 
 from __future__ import annotations

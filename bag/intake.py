@@ -12,7 +12,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from bag.buffer import MESSAGE_OVERHEAD, RecordBuffer, Received
+from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, cost_of
 from bag.storage.batch import Row
 
 # so many sockets at most: beyond, topics share one, each still at one address there
@@ -30,12 +30,14 @@ WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 @dataclass(slots=True)
 class Source:
-    """One topic at one address. `channel` is its number in the bag; the rest is what was seen of it."""
+    """One topic at one address. `channel` is its number in the bag, `period_ns` thins it out when it is not 0."""
 
     channel: int
     topic: bytes
     address: str
     connected: bool = False
+    period_ns: int = 0
+    next_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Intake:
         self._ports: list[_Port] = []
         self._poller = zmq.Poller()
         self._stopping = False
+        self.paused = False
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="bag intake", daemon=True)
 
@@ -156,7 +159,27 @@ class Intake:
             if total > TURN_BYTES:
                 break
         for topic, messages in rows.items():
-            self._buffer.put(Received(sources[topic].channel, messages, costs[topic]))
+            self._hand_on(sources[topic], messages, costs[topic])
+
+    def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
+        if self.paused:
+            for row in rows:
+                self._buffer.skip(source.channel, "paused", row)
+        elif source.period_ns:
+            self._thin_out(source, rows)
+        else:
+            self._buffer.put(Received(source.channel, rows, cost))
+
+    # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5
+    def _thin_out(self, source: Source, rows: list[Row]) -> None:
+        for row in rows:
+            now = row[1]
+            if now < source.next_ns:
+                self._buffer.skip(source.channel, "throttled", row)
+                continue
+            late = now - source.next_ns
+            source.next_ns = (source.next_ns if late < source.period_ns else now) + source.period_ns
+            self._buffer.put(Received(source.channel, [row], cost_of(row)))
 
     def _fulfil(self) -> None:
         while self._bell_end.poll(0):

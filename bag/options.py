@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bag.errors import UsageError
+from bag.selection import Selection
+
 SECOND = 1_000_000_000
+MAX_CLOCK_HZ = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,70 +16,171 @@ class RecordOptions:
     """What to record, and how.
 
     Args:
-        topics: names of topics to record.
-        all_topics: record every topic there is and comes to be.
+        topics, all_topics, regex, exclude_topics, exclude_regex, topic_types, nodes: which topics, see `Selection`.
         discovery_address: the daemon's address; None: the environment's.
+        polling_interval_ns: time between questions to a discovery daemon that does not announce changes.
+        follow: join topics that appear after the start, too.
+        wait_for_topics: begin only when every named topic is there.
         duration_ns: stop after this long.
         limit: stop after so many messages.
+        max_bag_bytes: begin another file when one has grown to this size.
+        max_bag_duration_ns: begin another file after this long.
+        max_bag_files: keep only so many of the latest files.
+        min_free_bytes: stop when the disk has less than this left.
         max_cache_bytes: bound on the memory of what waits to be written; beyond it messages are refused and counted.
         flush_interval_ns: time between commits.
         sync_interval_ns: time between commits that also survive a power cut.
-        polling_interval_ns: time between questions to a discovery daemon that does not announce changes.
         force: replace a bag that is already there.
         description: free text kept with the bag.
         custom_data: (name, value) pairs kept with the bag.
         imports: modules to import for their message classes, whose field names the bag then knows.
+        start_paused: record nothing until `resume`.
+        sticky: topics whose last message is repeated at the start of each further file.
+        require: (topic, Hz or None) that must be heard; silence and slowness are warned of and marked in the bag.
+        throttle: (topic, Hz) to thin out to at most this rate, counted apart from loss.
+        snapshot: keep what arrives in memory, and write it only when asked to.
+        snapshot_duration_ns: how much of the past a snapshot holds; None: as much as the cache takes.
+        post_roll_ns: how long a snapshot goes on after it was asked for.
+        compression: `gzip`, `lz4` or `zstd`, with `:level`; None stores raw.
+        control: open a control socket for `cortex bag ctl`.
     """
 
     topics: tuple[str, ...] = ()
     all_topics: bool = False
+    regex: tuple[str, ...] = ()
+    exclude_topics: tuple[str, ...] = ()
+    exclude_regex: tuple[str, ...] = ()
+    topic_types: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     discovery_address: str | None = None
+    polling_interval_ns: int = SECOND // 10
+    follow: bool = True
+    wait_for_topics: bool = False
     duration_ns: int | None = None
     limit: int | None = None
+    max_bag_bytes: int | None = None
+    max_bag_duration_ns: int | None = None
+    max_bag_files: int | None = None
+    min_free_bytes: int = 0
     max_cache_bytes: int = 1 << 30
     flush_interval_ns: int = SECOND // 2
     sync_interval_ns: int = 5 * SECOND
-    polling_interval_ns: int = SECOND // 10
     force: bool = False
     description: str = ""
     custom_data: tuple[tuple[str, str], ...] = ()
     imports: tuple[str, ...] = ()
+    start_paused: bool = False
+    sticky: tuple[str, ...] = ()
+    require: tuple[tuple[str, float | None], ...] = ()
+    throttle: tuple[tuple[str, float], ...] = ()
+    snapshot: bool = False
+    snapshot_duration_ns: int | None = None
+    post_roll_ns: int = 0
+    compression: str | None = None
+    control: bool = False
+
+    @property
+    def selection(self) -> Selection:
+        """Which topics."""
+        return Selection(
+            self.all_topics,
+            self.topics,
+            self.regex,
+            self.exclude_topics,
+            self.exclude_regex,
+            self.topic_types,
+            self.nodes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PlayOptions:
-    """What to play, and how.
+    """What to play, and how. Offsets count from the start of the time line, or from its end when negative.
 
     Args:
         rate: speed, 1.0 is as recorded.
-        topics: only these; empty means all.
-        exclude_topics: not these.
+        immediate: without waiting for any time, as fast as it can be sent.
+        topics, regex, exclude_topics, exclude_regex, topic_types, nodes: which topics, see `Selection`; none: all.
+        remap: (recorded, new) topic names.
+        prefix: put in front of every topic name.
+        relocate: bind in this machine's topic directory where the recorded address lies elsewhere.
         discovery_address: the daemon's address; None: the environment's.
         embedded_discovery: start a daemon inside when none answers; False refuses instead.
         order: pace by time of sending (`publish`) or of arrival (`log`).
+        stamps: send recorded headers (`keep`), shift their times to now by a constant (`shift`), or stamp anew (`now`).
         lossless: let the slowest subscriber set the pace instead of dropping.
         wait_for_subscribers: wait until every topic has so many.
         wait_timeout_ns: longest wait for them, and for a stuck subscriber.
         delay_ns: time between registering and the first message, for subscribers to find the topics.
-        start_ns: play from this time after the start of the bag.
-        stop_ns: play up to (not including) this time after the start of the bag.
-        queue_size: messages kept for each slow subscriber.
-        linger_ns: longest wait at the end for the last messages to leave.
+        start_paused: stand still before the first message.
+        start_ns: play from here.
+        stop_ns: play up to (not including) here.
+        duration_ns: play so much of the time line.
+        num_messages: stop after so many messages.
+        skip_empty_ns: pass over stretches without messages that are longer than this.
+        loop: begin again at the end; sequences continue upward.
+        keep_alive: stay registered at the end until stopped.
+        sticky: topics whose last value is sent when playing begins later, after a seek, and to late subscribers.
+        clock_hz: publish the replay's time so often; None: never.
+        clock_topic: where.
+        queue_size: messages kept for each slow subscriber; None: 1000, fewer of large ones.
+        linger_ns: longest wait at the end for the last messages to leave; None: 2 s, `wait_timeout_ns` when lossless.
         read_ahead_bytes: bound on what is read before its time.
     """
 
     rate: float = 1.0
+    immediate: bool = False
     topics: tuple[str, ...] = ()
+    regex: tuple[str, ...] = ()
     exclude_topics: tuple[str, ...] = ()
+    exclude_regex: tuple[str, ...] = ()
+    topic_types: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    remap: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+    relocate: bool = False
     discovery_address: str | None = None
     embedded_discovery: bool = True
     order: str = "publish"
+    stamps: str = "keep"
     lossless: bool = False
     wait_for_subscribers: int = 0
     wait_timeout_ns: int = 30 * SECOND
     delay_ns: int = SECOND // 5
+    start_paused: bool = False
     start_ns: int | None = None
     stop_ns: int | None = None
-    queue_size: int = 1000
-    linger_ns: int = 2 * SECOND
+    duration_ns: int | None = None
+    num_messages: int | None = None
+    skip_empty_ns: int | None = None
+    loop: bool = False
+    keep_alive: bool = False
+    sticky: tuple[str, ...] = ()
+    clock_hz: float | None = None
+    clock_topic: str = "/clock"
+    queue_size: int | None = None
+    linger_ns: int | None = None
     read_ahead_bytes: int = 128 << 20
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0:
+            raise UsageError(f"the rate is {self.rate}; it must be above 0 (for no waiting at all: immediate)")
+        if self.order not in ("publish", "log"):
+            raise UsageError(f"the order is {self.order!r}; it can be 'publish' or 'log'")
+        if self.stamps not in ("keep", "shift", "now"):
+            raise UsageError(f"stamps is {self.stamps!r}; it can be 'keep', 'shift' or 'now'")
+        if self.clock_hz is not None and not 0 < self.clock_hz <= MAX_CLOCK_HZ:
+            raise UsageError(f"the clock has {self.clock_hz} Hz; it must be above 0 and at most {MAX_CLOCK_HZ}")
+
+    @property
+    def selection(self) -> Selection:
+        """Which topics to play."""
+        return Selection(
+            everything=not (self.topics or self.regex),
+            topics=self.topics,
+            regex=self.regex,
+            exclude_topics=self.exclude_topics,
+            exclude_regex=self.exclude_regex,
+            topic_types=self.topic_types,
+            nodes=self.nodes,
+        )

@@ -1,72 +1,77 @@
-"""Records live topics into a bag: follower (discovery) -> intake (sockets) -> buffer -> writer, each in its own thread.
+"""Records live topics into a bag: follower (discovery) -> intake (sockets) -> buffer -> writing, each in its own thread.
 
-The intake only stamps and hands on; all decisions about files are the writer's. The writer thread also ends the
-recording: on a limit, on an error, or when it is told to.
+The intake only stamps and hands on; everything about files is the writer's. What a user asks for while it runs (pause,
+mark, split, snapshot, stop) may be asked from any thread.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from bag import schemas
-from bag.buffer import Item, RecordBuffer, Refused
+from bag.bagset import free_bytes
+from bag.buffer import RecordBuffer
+from bag.control import ControlServer
 from bag.errors import BagError, UsageError
 from bag.follow import Follower, Sighting
 from bag.intake import Intake, Source
 from bag.options import RecordOptions
-from bag.records import Channel
 from bag.rates import RateMeter
+from bag.records import Channel
 from bag.statistics import RecorderStatistics, TopicStatistics
-from bag.storage.account import Account
-from bag.storage.batch import Row
-from bag.storage.writer import BagWriter
+from bag.writing import Writing
 from cortex.discovery.protocol import TopicInfo
 from cortex.paths import default_discovery_address
 
-# while little arrives, the writer waits this long for more: one batch instead of many
-COALESCE_S = 0.01
-COALESCE_BYTES = 1 << 20
-
 
 class Recorder:
-    """Records topics into one bag.
+    """Records topics into one bag, or a series.
 
     Use it as a context manager, or call `start` and `stop`. It runs until `stop`, or until the duration or limit of
     the options is reached, or an error (`error`) ends it.
 
     Args:
-        output: the bag to write.
+        output: the bag to write; in a series `_0`, `_1`... stand before its suffix.
         options: what to record, and how.
+        wall: wall clock in ns.
+        mono: monotonic clock in ns.
 
     Raises:
-        UsageError: neither topics nor all topics are asked for.
-        BagExistsError: the output is there already (from `start`).
+        UsageError: nothing is asked for.
     """
 
-    def __init__(self, output: str | Path, options: RecordOptions | None = None) -> None:
+    def __init__(
+        self,
+        output: str | Path,
+        options: RecordOptions | None = None,
+        *,
+        wall: Callable[[], int] = time.time_ns,
+        mono: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self.path = Path(output)
         self.options = options or RecordOptions()
-        if not self.options.topics and not self.options.all_topics:
-            raise UsageError("nothing to record: name topics, or ask for all of them")
+        self._selection = self.options.selection
+        if not self._selection.takes_anything:
+            raise UsageError("nothing to record: name topics, or ask for all of them with -a")
         self.error: BaseException | None = None
+        self._wall, self._mono = wall, mono
         self._lock = threading.Lock()
         self._sources: dict[str, Source] = {}
         self._infos: dict[str, TopicInfo] = {}
-        self._sighting = Sighting()
-        self._new_channels: list[tuple[Channel, TopicInfo]] = []
-        self._channel_count = 0
         self._rates: dict[str, RateMeter] = {}
-        self._accounts: dict[str, Account] = {}
-        self._topic_of: list[str] = []
-        self._last_log: dict[str, int] = {}
-        self._finished = threading.Event()
-        self._stopping = False
+        self._sighting = Sighting()
+        self._channels = 0
+        self._began = False
+        self._ended = False
         self._started_ns: int | None = None
         self._ended_ns: int | None = None
-        self._committed = 0
+        self._control: ControlServer | None = None
+
+    # --- from beginning to end
 
     def start(self) -> None:
         """Create the bag and begin to record.
@@ -76,17 +81,20 @@ class Recorder:
         """
         options = self.options
         schemas.import_modules(options.imports)
-        self._writer = BagWriter(
-            self.path, force=options.force, description=options.description, custom_data=dict(options.custom_data)
-        )
         self._buffer = RecordBuffer(options.max_cache_bytes)
-        self._intake = Intake(self._buffer)
+        self._writing = Writing(self.path, options, self._buffer, wall=self._wall, mono=self._mono)
+        self._writing.start()
+        self._started_ns = self._mono()
+        self._intake = Intake(self._buffer, wall=self._wall, mono=self._mono)
+        self._intake.paused = options.start_paused
+        self._intake.start()
+        if options.control:
+            self._control = ControlServer(self.path, self._obey)
+            self._control.start()
+        if not options.wait_for_topics:
+            self._begin()
         address = options.discovery_address or default_discovery_address()
         self._follower = Follower(address, options.polling_interval_ns, self._sighted)
-        self._thread = threading.Thread(target=self._write, name="bag writer", daemon=True)
-        self._started_ns = time.monotonic_ns()
-        self._intake.start()
-        self._thread.start()
         self._follower.start()
 
     def stop(self) -> None:
@@ -101,7 +109,7 @@ class Recorder:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the recording ends by itself; False when it still runs after `timeout` seconds."""
-        return self._finished.wait(timeout)
+        return self._writing.finished.wait(timeout)
 
     def __enter__(self) -> Recorder:
         self.start()
@@ -114,136 +122,130 @@ class Recorder:
             self._end()
 
     def _end(self) -> None:
-        if self._started_ns is None or self._stopping:
+        if self._started_ns is None or self._ended:
             return
-        self._stopping = True
+        self._ended = True
+        if self._control is not None:
+            self._control.stop()
         self._follower.stop()
         self._intake.stop()
-        self._thread.join()
-        self.error = self.error or self._intake.error or self._follower.error
+        self._writing.join()
+        self._ended_ns = self._mono()
+        self.error = self._writing.error or self._intake.error or self._follower.error
+
+    # --- asked for while it runs
+
+    def pause(self) -> None:
+        """Record nothing until `resume`; what comes meanwhile is counted as paused, not as lost."""
+        self._intake.paused = True
+
+    def resume(self) -> None:
+        """Record again."""
+        self._intake.paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether the recording is paused."""
+        return self._intake.paused
+
+    def split(self) -> None:
+        """Begin another file soon."""
+        self._writing.ask(self._writing.split)
+
+    def snapshot(self) -> None:
+        """Write the past soon (snapshot mode)."""
+        self._writing.ask(self._writing.snapshot)
+
+    def mark(self, text: str) -> None:
+        """Keep a named moment."""
+        self._writing.ask(lambda: self._writing.mark(text))
+
+    def request_stop(self) -> None:
+        """End by itself soon; `wait` returns then, and `stop` closes."""
+        self._writing.ask(self._writing.stop)
+
+    def _obey(self, command: str, text: str) -> str:
+        actions: dict[str, Callable[[], None]] = {
+            "pause": self.pause,
+            "resume": self.resume,
+            "split": self.split,
+            "snapshot": self.snapshot,
+            "stop": self.request_stop,
+            "mark": lambda: self.mark(text),
+        }
+        if command not in actions:
+            return f"unknown command {command!r}; there are: {', '.join(actions)}"
+        if command == "snapshot" and not self.options.snapshot:
+            return "this recording is not in --snapshot-mode, there is nothing to snapshot"
+        if command == "split" and self.options.snapshot:
+            return "this recording is in --snapshot-mode; each snapshot is a file of its own"
+        actions[command]()
+        return ""
 
     # --- the follower's thread
 
     def _sighted(self, sighting: Sighting) -> None:
         with self._lock:
             self._sighting = sighting
-            for info in sighting.topics:
-                if self._wanted(info.name) and self._infos.get(info.name) != info:
-                    self._join(info)
+            wanted = [info for info in sighting.topics if self._wants(info) and self._infos.get(info.name) != info]
+            if not self._began:
+                self._begin_when_complete({info.name for info in sighting.topics})
+            if not self._began or (not self.options.follow and self._channels):
+                return
+            for info in wanted:
+                self._join(info)
 
-    def _wanted(self, topic: str) -> bool:
-        return self.options.all_topics or topic in self.options.topics
+    def _wants(self, info: TopicInfo) -> bool:
+        return self._selection.wants(info.name, info.message_type, info.publisher_node)
+
+    def _begin_when_complete(self, present: set[str]) -> None:
+        if present.issuperset(self.options.topics):
+            self._begin()
+
+    def _begin(self) -> None:
+        self._began = True
+        self._writing.begin()
 
     # a publisher that is gone stays connected: it may come back at the same address, and nothing else would tell
     def _join(self, info: TopicInfo) -> None:
         before = self._infos.get(info.name)
         self._infos[info.name] = info
-        number = self._channel_count
-        self._channel_count += 1
+        self._rates.setdefault(info.name, RateMeter())
         channel = Channel(
-            number, info.name, info.message_type, info.fingerprint, info.publisher_node, info.address
+            self._channels, info.name, info.message_type, info.fingerprint, info.publisher_node, info.address
         )
-        self._new_channels.append((channel, info))
+        self._channels += 1
+        self._writing.ask(lambda: self._writing.enter(channel))
         old = self._sources.get(info.name)
-        source = Source(number, info.name.encode(), info.address)
         if old is not None and before is not None and before.address == info.address:
-            old.channel = number
+            old.channel = channel.id
             return
         if old is not None:
             self._intake.disconnect(old)
-        self._sources[info.name] = source
+        hz = dict(self.options.throttle).get(info.name)
+        period = 0 if hz is None else round(1e9 / hz)
+        source = self._sources[info.name] = Source(channel.id, info.name.encode(), info.address, period_ns=period)
         self._intake.connect(source)
-
-    # --- the writer's thread
-
-    def _write(self) -> None:
-        try:
-            self._write_until_closed()
-            self._writer.close()
-            self._committed = self._total()
-        except BaseException as error:  # noqa: BLE001  kept for whoever waits for the recording
-            self.error = error
-            self._writer.abort()
-        finally:
-            self._ended_ns = time.monotonic_ns()
-            self._finished.set()
-
-    def _write_until_closed(self) -> None:
-        options = self.options
-        now = time.monotonic_ns()
-        next_commit, next_sync = now + options.flush_interval_ns, now + options.sync_interval_ns
-        while True:
-            now = time.monotonic_ns()
-            items, closed = self._buffer.take(max(0.0, (next_commit - now) / 1e9))
-            self._enter_channels()
-            self._append(items)
-            if closed or self._enough(now):
-                return
-            now = time.monotonic_ns()
-            if now >= next_commit:
-                sync = now >= next_sync
-                self._writer.note_clock(time.time_ns(), time.monotonic_ns())
-                self._writer.commit(sync=sync)
-                self._committed = self._total()
-                next_commit = now + options.flush_interval_ns
-                next_sync = now + options.sync_interval_ns if sync else next_sync
-            elif sum(item.nbytes for item in items if not isinstance(item, Refused)) < COALESCE_BYTES:
-                self._finished.wait(COALESCE_S)
-
-    def _enter_channels(self) -> None:
-        with self._lock:
-            new, self._new_channels = self._new_channels, []
-        for channel, info in new:
-            known = self._writer.add_channel(channel, schemas.schema_of(info.fingerprint))
-            self._accounts[channel.topic] = self._writer.account(known.id)
-            self._rates.setdefault(channel.topic, RateMeter())
-            self._topic_of.append(channel.topic)
-
-    # one append per channel, in the order its messages arrived
-    def _append(self, items: list[Item]) -> None:
-        rows: dict[int, list[Row]] = {}
-        for item in items:
-            if isinstance(item, Refused):
-                self._writer.append(item.channel, rows.pop(item.channel, []))
-                sequences = (item.first_sequence, item.last_sequence)
-                number = item.last_sequence - item.first_sequence + 1
-                self._writer.note(item.channel, "lost_by_us", sequences, number, item.log_time_ns)
-            else:
-                rows.setdefault(item.channel, []).extend(item.rows)
-        limit = self.options.limit
-        for channel, messages in rows.items():
-            if limit is not None:
-                messages = messages[: max(0, limit - self._total())]
-            self._writer.append(channel, messages)
-            if messages:
-                self._last_log[self._topic_of[channel]] = messages[-1][0]
-
-    def _enough(self, now: int) -> bool:
-        limit, duration = self.options.limit, self.options.duration_ns
-        if limit is not None and self._total() >= limit:
-            return True
-        return duration is not None and self._started_ns is not None and now - self._started_ns >= duration
-
-    def _total(self) -> int:
-        return sum(account.messages for account in self._accounts.values())
 
     # --- any thread
 
     def statistics(self) -> RecorderStatistics:
-        """The recording at this moment."""
+        """The recording at this moment.
+
+        Raises:
+            BagError: it has not been started.
+        """
         if self._started_ns is None:
             raise BagError("the recorder has not been started")
-        now = self._ended_ns or time.monotonic_ns()
+        now = self._ended_ns or self._mono()
         with self._lock:
             infos, sources, sighting = dict(self._infos), dict(self._sources), self._sighting
-        alive = {info.name for info in sighting.topics} - sighting.dead
-        topics = tuple(
-            self._topic(infos[name], sources[name], stale=sighting.answered and name not in alive, now=now)
-            for name in infos
-        )
-        buffer = self._buffer.statistics()
+            topics = tuple(self._topic(infos[name], sources[name], sighting, now) for name in infos)
+        buffer, files = self._buffer.statistics(), self._writing.files
+        ring = self._writing.ring
         return RecorderStatistics(
-            path=str(self.path),
+            path=str(files.paths[-1] if files.paths else self.path),
+            paths=tuple(map(str, files.paths)),
             elapsed_ns=now - self._started_ns,
             messages=sum(topic.messages for topic in topics),
             bytes=sum(topic.bytes for topic in topics),
@@ -251,25 +253,29 @@ class Recorder:
             backlog_bytes=buffer.bytes,
             refused=buffer.refused,
             lost_before_us=sum(topic.lost_before_us for topic in topics),
-            committed_messages=self._committed,
+            committed_messages=files.committed,
             discovery_answers=sighting.answered,
+            paused=self._intake.paused,
+            waiting=not self._began,
+            free_bytes=free_bytes(self.path.absolute()),
+            held_bytes=ring.held_bytes if ring else 0,
+            snapshots=ring.snapshots if ring else 0,
+            complaints=tuple(map(str, self._writing.complaints)),
             topics=topics,
         )
 
-    def _topic(self, info: TopicInfo, source: Source, *, stale: bool, now: int) -> TopicStatistics:
-        account = self._accounts.get(info.name)
-        messages = account.messages if account else 0
-        nbytes = account.counts["bytes"] if account else 0
-        meter = self._rates.get(info.name)
-        hz, bytes_per_s = meter.rates(now, messages, nbytes) if meter else (0.0, 0.0)
-        counts = account.counts if account else {}
+    def _topic(self, info: TopicInfo, source: Source, sighting: Sighting, now: int) -> TopicStatistics:
+        counts = self._writing.counts(info.name)
+        messages, nbytes = counts["messages"], counts.get("bytes", 0)
+        hz, bytes_per_s = self._rates[info.name].rates(now, messages, nbytes)
+        listed = any(known.name == info.name for known in sighting.topics)
         return TopicStatistics(
             topic=info.name,
             type_name=info.message_type,
             node=info.publisher_node,
             address=info.address,
             connected=source.connected,
-            stale=stale,
+            stale=sighting.answered and (not listed or info.name in sighting.dead),
             messages=messages,
             bytes=nbytes,
             hz=hz,
@@ -277,6 +283,9 @@ class Recorder:
             published_before_join=counts.get("published_before_join", 0),
             lost_before_us=counts.get("lost_before_us", 0),
             lost_by_us=counts.get("lost_by_us", 0),
+            throttled=counts.get("throttled", 0),
+            paused=counts.get("paused", 0),
+            malformed=counts.get("malformed", 0),
             restarts=counts.get("restarts", 0),
-            last_log_ns=self._last_log.get(info.name),
+            last_log_ns=self._writing.last_log_ns.get(info.name),
         )

@@ -97,7 +97,8 @@ class RawMessage:
 class Gap:
     """A range of sequence numbers that is not in the bag, both ends included.
 
-    `kind` says whose loss it is: `before_join`, `lost_before_us`, `lost_by_us` or `throttled`.
+    `kind` says whose loss it is: `before_join`, `lost_before_us`, `lost_by_us`, `throttled` or
+    `paused`.
     """
 
     first_sequence: int
@@ -131,6 +132,7 @@ class TopicSummary:
     throttled: int
     malformed: int
     gaps: int
+    paused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,114 +1,102 @@
-"""The timetable of a replay: messages of one or several bags on one time line, read ahead of their time."""
+"""The timetable of a replay: messages of all lanes in one stable order, merged a batch at a time.
+
+Equal times keep the order of the lanes, and within a lane the order of the recording. Batches are merged by numpy, so
+that a message costs less to find than to send.
+"""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator
-from heapq import merge
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from bag.records import RawMessage
-from bag.storage.reader import BagReader
+import numpy as np
 
+from bag.lanes import NOT_WANTED, Block, Lane
+from bag.records import Frame
 
-class Due(NamedTuple):
-    """A message and when it is due, in ns after the start of the time line; `bag` counts the bags from 0."""
-
-    at_ns: int
-    bag: int
-    message: RawMessage
+FIRST_ROWS = 64
+MAX_ROWS = 1024
+# rows of one and the same time that are kept together even when they are more than a block
+MAX_TIES = 4 * MAX_ROWS
 
 
-def timetable(readers: list[BagReader], topics: list[list[str]], order: str, span: tuple[int | None, int | None]) -> Iterator[Due]:
-    """All messages in order; bags are laid on one time line by the wall time of their first messages.
+@dataclass(slots=True)
+class Batch:
+    """Messages in order: when each is due (ns on the time line), the number of its place, and its parts 1..N."""
 
-    Args:
-        readers: the bags.
-        topics: for each bag the topics to take.
-        order: `publish` or `log`.
-        span: half open range in ns after the start.
-    """
-    spans = [reader.span_ns() for reader in readers]
-    starts = [item[0] for item in spans if item is not None]
-    if not starts:
-        return iter(())
-    streams = []
-    for number, (reader, names, own) in enumerate(zip(readers, topics, spans, strict=True)):
-        if own is not None:
-            streams.append(_shifted(reader, names, order, (number, own[1] - (own[0] - min(starts))), span))
-    return merge(*streams, key=lambda due: due[:2])
+    times: list[int]
+    places: list[int]
+    frames: list[list[Frame]]
+    nbytes: int
+
+    def __len__(self) -> int:
+        return len(self.times)
 
 
-def _shifted(
-    reader: BagReader, names: list[str], order: str, place: tuple[int, int], span: tuple[int | None, int | None]
-) -> Iterator[Due]:
-    number, zero = place
-    limits = [None if at is None else at + zero for at in span]
-    for time, message in reader.merged(names, order, *limits):
-        yield Due(time - zero, number, message)
-
-
-class ReadAhead:
-    """Reads a timetable in a thread of its own, so many bytes ahead of whoever iterates.
-
-    Args:
-        dues: the timetable.
-        max_bytes: bound on the bytes waiting.
-    """
-
-    def __init__(self, dues: Iterable[Due], max_bytes: int) -> None:
-        self._dues = dues
+class _Cursor:
+    def __init__(self, lane: Lane, span: tuple[int | None, int | None], max_bytes: int) -> None:
+        self.lane = lane
+        self.at, self.end = lane.rows(*span)
+        self.block: Block | None = None
+        self.taken = 0
+        self._rows = FIRST_ROWS
         self._max_bytes = max_bytes
-        self._ready: queue.SimpleQueue[Due | BaseException | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self._room = threading.Condition()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._read, name="bag read-ahead", daemon=True)
 
-    def __enter__(self) -> ReadAhead:
-        self._thread.start()
-        return self
+    def fill(self) -> bool:
+        """Have something to give, if there is anything left."""
+        if self.block is None and self.at < self.end:
+            stop = min(self.at + self._rows, self.end)
+            ties = int(np.searchsorted(self.lane.times, self.lane.times[stop - 1], side="right"))
+            stop = min(max(stop, min(ties, stop + MAX_TIES)), self.end)
+            self.block, self.taken = self.lane.block(self.at, stop, self._max_bytes), 0
+            self.at += len(self.block.frames)
+            self._rows = min(2 * self._rows, MAX_ROWS)
+        return self.block is not None
 
-    def __exit__(self, *_: object) -> None:
-        with self._room:
-            self._stopped = True
-            self._room.notify()
-        self._thread.join()
+    @property
+    def horizon(self) -> int | None:
+        """Up to where everything is known; None: to the end."""
+        assert self.block is not None
+        return None if self.at == self.end else int(self.block.times[-1])
 
-    def wait_ready(self) -> None:
-        """Wait until the first messages are in memory, or all of them."""
-        with self._room:
-            self._room.wait_for(lambda: self._waiting > 0 or not self._thread.is_alive() or not self._ready.empty())
+    def take(self, horizon: int | None) -> tuple[Block, int, int]:
+        """What is due up to the horizon: rows of a block, from and to."""
+        block, first = self.block, self.taken
+        assert block is not None
+        size = len(block.frames)
+        last = size if horizon is None else int(np.searchsorted(block.times, horizon, side="right"))
+        self.taken = last
+        if last == size:
+            self.block = None
+        return block, first, last
 
-    def __iter__(self) -> Iterator[Due]:
-        while True:
-            due = self._ready.get()
-            if due is None:
-                return
-            if isinstance(due, BaseException):
-                raise due
-            # the reader is only woken when there is room for a good deal
-            self._waiting -= due.message.nbytes
-            if self._waiting < self._max_bytes // 2:
-                with self._room:
-                    self._room.notify()
-            yield due
 
-    def _read(self) -> None:
-        end: BaseException | None = None
-        try:
-            for due in self._dues:
-                with self._room:
-                    self._waiting += due.message.nbytes
-                    self._ready.put(due)
-                    self._room.notify()
-                    self._room.wait_for(lambda: self._stopped or self._waiting < self._max_bytes)
-                    if self._stopped:
-                        return
-        except BaseException as error:  # noqa: BLE001  raised where the messages are taken
-            end = error
-        finally:
-            self._ready.put(end)
-            with self._room:
-                self._room.notify()
+def timetable(lanes: Sequence[Lane], start: int | None, stop: int | None, block_bytes: int) -> Iterator[Batch]:
+    """All messages of a half open range of the time line, in order.
+
+    Args:
+        lanes: the topics of all bags.
+        start, stop: ns on the time line; None: from the beginning, to the end.
+        block_bytes: what all lanes together may hold in memory to merge.
+    """
+    share = max(1, block_bytes // max(1, len(lanes)))
+    cursors = [_Cursor(lane, (start, stop), share) for lane in lanes]
+    while cursors := [cursor for cursor in cursors if cursor.fill()]:
+        horizons = [cursor.horizon for cursor in cursors]
+        horizon = min((at for at in horizons if at is not None), default=None)
+        batch = _merge([cursor.take(horizon) for cursor in cursors])
+        if batch:
+            yield batch
+
+
+def _merge(parts: list[tuple[Block, int, int]]) -> Batch:
+    parts = [part for part in parts if part[1] < part[2]]
+    times = np.concatenate([block.times[first:last] for block, first, last in parts])
+    places = np.concatenate([block.places[first:last] for block, first, last in parts])
+    frames = [item for block, first, last in parts for item in block.frames[first:last]]
+    nbytes = sum(block.nbytes * (last - first) // len(block.frames) for block, first, last in parts)
+    if len(parts) == 1 and places.min() != NOT_WANTED:
+        return Batch(times.tolist(), places.tolist(), frames, nbytes)
+    order = np.argsort(times, kind="stable")
+    order = order[places[order] != NOT_WANTED]
+    return Batch(times[order].tolist(), places[order].tolist(), [frames[at] for at in order.tolist()], nbytes)

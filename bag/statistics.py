@@ -22,15 +22,24 @@ class TopicStatistics:
     published_before_join: int
     lost_before_us: int
     lost_by_us: int
+    throttled: int
+    paused: int
+    malformed: int
     restarts: int
     last_log_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderStatistics:
-    """A recording at one moment. `backlog_*` is received but not yet written; `refused` did not fit the cache."""
+    """A recording at one moment.
+
+    `path` is the current file, `paths` are all that are kept. `backlog_*` is received but not yet written; `refused` did not fit the cache.
+    `waiting`: not all of the awaited topics are there. `held_bytes` and `snapshots` belong to snapshot mode;
+    `complaints` say which required topics fell silent or slow.
+    """
 
     path: str
+    paths: tuple[str, ...]
     elapsed_ns: int
     messages: int
     bytes: int
@@ -40,6 +49,12 @@ class RecorderStatistics:
     lost_before_us: int
     committed_messages: int
     discovery_answers: bool
+    paused: bool
+    waiting: bool
+    free_bytes: int
+    held_bytes: int
+    snapshots: int
+    complaints: tuple[str, ...]
     topics: tuple[TopicStatistics, ...]
 
 
@@ -66,7 +81,11 @@ class TopicPlayReport:
 
 @dataclass(frozen=True, slots=True)
 class PlayReport:
-    """What became of a replay. `duration_ns` is how long it took."""
+    """What became of a replay.
+
+    `duration_ns` is how long it took, `repeated` counts sticky values that were sent again (not part of `sent`),
+    `passes` is above 1 after loops, and `completed` says whether it came to its end and was not stopped.
+    """
 
     duration_ns: int
     sent: int
@@ -74,14 +93,23 @@ class PlayReport:
     embedded_discovery: bool
     lateness: Lateness
     topics: tuple[TopicPlayReport, ...]
+    repeated: int = 0
+    passes: int = 1
+    completed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class PlayProgress:
-    """Where a replay is: position on the bag's time line, and how late the last message was."""
+    """Where a replay is: position on the time line, and how late the last message was; times in ns.
+
+    `next_in_ns` is the time until the next message at the present rate, None when that is not known.
+    """
 
     position_ns: int
     duration_ns: int
     sent: int
     rate: float
     lateness_ns: int
+    paused: bool = False
+    next_in_ns: int | None = None
+    passes: int = 1

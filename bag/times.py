@@ -40,3 +40,12 @@ def iso_to_ns(text: str) -> int:
     moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
     whole = moment.replace(microsecond=0)
     return int(whole.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+
+
+def to_ns(duration: float | int | str) -> int:
+    """A duration in ns: a number is seconds, text has a unit (`"20ms"`).
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    return parse_duration(duration) if isinstance(duration, str) else round(duration * 1_000_000_000)

@@ -109,10 +109,10 @@ def compare(
 ) -> tuple[TopicVerdict, ...]:
     """Return a verdict for every topic that any witness saw, in the order of ``sent``, then of the others.
 
-    A message is due at the arrival of the first message of the whole recording plus the recorded distance between the
-    two publish times.
+    A message of the replay is due at its recorded publish time, shifted by what arrivals and publish times of all
+    messages differ in the median.
     """
-    offset_ns = _replay_offset(recorded, replayed)
+    shift_ns = _shift(recorded, replayed)
     nothing = Account()
     return tuple(
         _compare_topic(
@@ -120,25 +120,25 @@ def compare(
             sent.get(topic, nothing),
             recorded.get(topic, nothing),
             replayed.get(topic, nothing),
-            offset_ns=offset_ns,
+            shift_ns=shift_ns,
         )
         for topic in dict.fromkeys([*sent, *recorded, *replayed])
     )
 
 
-def _replay_offset(recorded: Mapping[str, Account], replayed: Mapping[str, Account]) -> int | None:
-    # arrival minus publish time of the message that was published first; None when it did not arrive
-    firsts = [(account.messages[0].time_ns, topic) for topic, account in recorded.items() if account.messages]
-    if not firsts:
-        return None
-    time_ns, topic = min(firsts)
-    sequence = recorded[topic].messages[0].sequence
-    arrivals = {seen.sequence: seen.time_ns for seen in replayed.get(topic, Account()).messages}
-    return arrivals[sequence] - time_ns if sequence in arrivals else None
+def _shift(recorded: Mapping[str, Account], replayed: Mapping[str, Account]) -> int | None:
+    # between the publishers' clock and the subscriber's; the median, for a single message may have been late
+    shifts = [shift for topic in recorded for shift in _shifts(recorded[topic], replayed.get(topic, Account()))]
+    return int(np.median(shifts)) if shifts else None
+
+
+def _shifts(recorded: Account, replayed: Account) -> list[int]:
+    published = {seen.sequence: seen.time_ns for seen in recorded.messages}
+    return [seen.time_ns - published[seen.sequence] for seen in replayed.messages if seen.sequence in published]
 
 
 def _compare_topic(
-    topic: str, sent: Account, recorded: Account, replayed: Account, *, offset_ns: int | None
+    topic: str, sent: Account, recorded: Account, replayed: Account, *, shift_ns: int | None
 ) -> TopicVerdict:
     accounts = (sent, recorded, replayed)
     digests = [{seen.sequence: seen.sha256 for seen in account.messages} for account in accounts]
@@ -157,18 +157,16 @@ def _compare_topic(
         identical=identical,
         same_order=same_order,
         same_identity=same_identity,
-        timing=_timing(recorded, replayed, offset_ns),
+        timing=_timing(recorded, replayed, shift_ns),
         # a topic on which nothing was published proves nothing
         agrees=set(counts) == {identical} and identical > 0 and same_order and same_identity,
     )
 
 
-def _timing(recorded: Account, replayed: Account, offset_ns: int | None) -> Timing | None:
-    due = {seen.sequence: seen.time_ns for seen in recorded.messages}
-    if offset_ns is None:
+def _timing(recorded: Account, replayed: Account, shift_ns: int | None) -> Timing | None:
+    shifts = _shifts(recorded, replayed)
+    if shift_ns is None or not shifts:
         return None
-    errors = [abs(seen.time_ns - due[seen.sequence] - offset_ns) for seen in replayed.messages if seen.sequence in due]
-    if not errors:
-        return None
+    errors = [abs(shift - shift_ns) for shift in shifts]
     p50, p99 = np.percentile(errors, [50, 99])
     return Timing(int(p50), int(p99), max(errors))

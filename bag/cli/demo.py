@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import click
@@ -23,6 +24,8 @@ def demo(output_dir: Path, duration_ns: int, as_json: bool) -> None:
     Example:
       cortex bag demo -o /tmp/demo --duration 10s
     """
+    # so that SIGTERM too ends the demo's processes before its own
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     verdict = show.run(output_dir, duration_ns, report=lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(json.dumps(views.to_json(verdict), indent=2))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Group, RenderableType
+from rich.console import Group, OverflowMethod, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,16 +19,17 @@ from bag.statistics import Lateness
 from bag.units import NS_PER_S, format_count, format_duration, format_hz, format_size
 from bag.verdict import Timing
 
-_TEXT_COLUMNS = {"Topic", "Type", "Node", "Missing", "Verdict"}
+_OVERFLOW: dict[str, OverflowMethod] = {"Topic": "fold", "Type": "ellipsis", "Node": "fold", "Missing": "fold"}
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    # fits 80 columns in the usual case: the type is shortened before a number is
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        if column in _TEXT_COLUMNS:
-            table.add_column(column, overflow="fold")
+        if column in _OVERFLOW:
+            table.add_column(column, overflow=_OVERFLOW[column], vertical="bottom")
         else:
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(column, justify="right", no_wrap=True, vertical="bottom")
     return table
 
 
@@ -52,7 +53,7 @@ def _missing(*, before_join: int, before_us: int, by_us: int, restarts: int = 0)
 
 def recording(statistics: RecorderStatistics) -> RenderableType:
     """Return the live display of a recording: one row a topic, and the totals below."""
-    table = _table("Topic", "Type", "Node", "Hz", "MB/s", "Messages", "Lost before us", "Lost by us", "Last seen")
+    table = _table("Topic", "Type", "Node", "Hz", "MB/s", "Messages", "Lost\nbefore us", "by us", "Last\nseen")
     now_ns = time.time_ns()
     for topic in statistics.topics:
         seen = "waiting" if topic.last_log_ns is None else format_duration(max(0, now_ns - topic.last_log_ns))
@@ -69,7 +70,8 @@ def recording(statistics: RecorderStatistics) -> RenderableType:
             _alarm(topic.lost_by_us, "bold red"),
             Text(state, style="yellow" if quiet else ""),
         )
-    return Group(table, Text(recording_line(statistics), style="dim"))
+    totals = Text(recording_line(statistics), style="dim")
+    return Group(table, totals) if statistics.topics else totals
 
 
 def recording_line(statistics: RecorderStatistics) -> str:
@@ -85,8 +87,11 @@ def recording_line(statistics: RecorderStatistics) -> str:
         f"backlog {format_size(statistics.backlog_bytes)}",
         f"lost before us {format_count(statistics.lost_before_us)}",
         f"lost by us {format_count(by_us)}",
-        f"disk full in {_time_left(Path(statistics.path), rate)}",
     ]
+    if rate >= 1:
+        parts.append(f"disk full in {_time_left(Path(statistics.path), rate)}")
+    if not statistics.discovery_answers:
+        parts.append("no discovery daemon answers; start one with: cortex discovery")
     return "  ".join(parts)
 
 
@@ -110,7 +115,7 @@ def recording_summary(statistics: RecorderStatistics) -> RenderableType:
     ]
     lines = [f"  {topic}: {text}" for topic, text in losses if text]
     if not any(topic.lost_before_us or topic.lost_by_us for topic in statistics.topics):
-        lines.append("No message is missing." if statistics.messages else "No message arrived.")
+        lines.append("Nothing was lost." if statistics.messages else "No message arrived.")
     elif any(topic.lost_before_us for topic in statistics.topics):
         lines.append("Lost before us: dropped by the publisher's queue; a larger queue_size there helps.")
     return Text("\n".join([head, *lines]))
@@ -121,8 +126,6 @@ def _alarm(count: int, style: str) -> Text:
 
 
 def _time_left(path: Path, bytes_per_s: float) -> str:
-    if bytes_per_s < 1:
-        return "-"
     free = shutil.disk_usage(path.parent).free
     return format_duration(free / bytes_per_s * NS_PER_S)
 
@@ -179,7 +182,10 @@ def playing(progress: PlayProgress) -> RenderableType:
     """Return the live display of a replay: a bar and a line."""
     total = max(1, progress.duration_ns)
     bar = ProgressBar(total=total, completed=min(total, max(0, progress.position_ns)), width=40)
-    return Group(bar, Text(playing_line(progress), style="dim"))
+    # a bar alone does not end its line
+    line = Table.grid()
+    line.add_row(bar)
+    return Group(line, Text(playing_line(progress), style="dim"))
 
 
 def playing_line(progress: PlayProgress) -> str:
@@ -218,14 +224,10 @@ def _times(timing: Lateness | Timing | None) -> Iterable[str]:
 
 def verdict(found: Verdict) -> RenderableType:
     """Return the verdict of the demo: per topic the three counts, the identical ones, and the timing error."""
-    table = _table(
-        "Topic", "Type", "Node", "Published", "Recorded", "Replayed", "Identical", "Timing p50", "p99", "max", "Verdict"
-    )
+    table = _table("Topic", "Published", "Recorded", "Replayed", "Identical", "p50", "p99", "max", "Verdict")
     for topic in found.topics:
         table.add_row(
             topic.topic,
-            topic.type_name,
-            topic.node,
             format_count(topic.published),
             format_count(topic.recorded),
             format_count(topic.replayed),
@@ -234,12 +236,12 @@ def verdict(found: Verdict) -> RenderableType:
             Text("agrees", style="green") if topic.agrees else Text("DIFFERS", style="bold red"),
         )
     lines = [
-        "Identical: SHA-256 over parts 1..N of a message, as the publisher sent it, as it lies in the bag, and as the "
-        "subscriber of the replay got it.",
-        "Timing: |arrival - due| at that subscriber; a message is due at the first arrival plus the recorded distance "
-        "between its publish time and that of the first message.",
-        f"Bag:      {found.bag}",
-        f"Timeline: {found.timeline or found.timeline_note}",
+        "Identical: equal SHA-256 of all parts as published, as recorded, and as received from the replay.",
+        "p50, p99, max: |arrival - due| of the replay at a plain subscriber; a message is due at its recorded publish "
+        "time, shifted by the median over all messages.",
+        "",
+        f"Bag       {found.bag}",
+        f"Timeline  {found.timeline or found.timeline_note}",
         "All topics agree." if found.agrees else "NOT all topics agree.",
     ]
     return Group(table, "", *(Text(line) for line in lines))

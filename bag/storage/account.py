@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,19 @@ from bag.storage.batch import Batch
 from bag.storage.book import Book
 from bag.storage.layout import TOPIC_DTYPE
 
+COUNTS = (
+    "bytes",
+    "published_before_join",
+    "lost_before_us",
+    "lost_by_us",
+    "throttled",
+    "paused",
+    "restarts",
+    "malformed",
+    "gaps",
+)
+# ledger kinds that say something of a topic at a moment, and do not stand for messages that will not come
+REMARKS = ("malformed", "silent", "repeated")
 # a hostile publisher can claim more losses than the field can hold
 MAX_COUNT = 2**64 - 1
 
@@ -17,98 +31,98 @@ MAX_COUNT = 2**64 - 1
 class Account:
     """Counts the messages of one topic and writes what is missing to the ledger.
 
-    A sequence that goes down, or another publisher, is a restart and not a loss; sequences the new publisher had
-    already used before its first message reached us count as lost before us.
+    Every channel counts for itself, since messages of an old publisher may still come after those of a new one. A
+    sequence that goes down, or another channel, is a restart and not a loss; sequences the new publisher had already
+    used before its first message reached us count as lost before us.
 
     Args:
         topic: number of the topic.
         book: where the ledger is.
         summary: an earlier state to go on from (one record of TOPIC_DTYPE).
+        expected: with it, the sequence number that each channel would use next.
     """
 
-    def __init__(self, topic: int, book: Book, summary: Any = None) -> None:
+    def __init__(self, topic: int, book: Book, summary: Any = None, expected: Mapping[int, int] | None = None) -> None:
         self.topic = topic
         self._book = book
         self._row = np.zeros((), TOPIC_DTYPE)
         if summary is not None:
             self._row[()] = summary
         self.messages = int(self._row["messages"])
-        self._next: int | None = int(self._row["last_sequence"]) + 1 if self.messages else None
-        self._channel: int | None = None
-        self.counts: dict[str, int] = {
-            name: int(self._row[name])
-            for name in (
-                "bytes published_before_join lost_before_us lost_by_us throttled restarts malformed gaps".split()
-            )
-        }
+        self.counts: dict[str, int] = {name: int(self._row[name]) for name in COUNTS}
+        self._expected: dict[int, int] = dict(expected or {})
+        self._after_repeat: tuple[int, int] | None = None
 
     def add(self, channel: int, batch: Batch, nbytes: int) -> None:
         """Account for a batch in the order it arrived; `nbytes` counts all its parts."""
         sequences = batch.headers[:, 2]
-        if self._next is None:
-            self._joined(channel, int(sequences[0]), int(batch.log_time[0]))
-        elif channel != self._channel and self._channel is not None:
-            self._restarted(int(sequences[0]), 0, int(batch.log_time[0]))
-        elif int(sequences[0]) != self._next:
-            self._jumped(self._next, int(sequences[0]), 0, int(batch.log_time[0]))
-        self._channel = channel
-        for at in np.flatnonzero(np.diff(sequences) != 1).tolist():
-            self._jumped(int(sequences[at]) + 1, int(sequences[at + 1]), at + 1, int(batch.log_time[at + 1]))
-        self._next = int(sequences[-1]) + 1
+        self._meet(channel, int(sequences[0]), 0, int(batch.log_time[0]))
+        # compared this way because unsigned differences wrap around
+        jumps = np.flatnonzero((sequences[1:] <= sequences[:-1]) | (sequences[1:] - sequences[:-1] != 1)) + 1
+        for at in jumps.tolist():
+            self._expected[channel] = int(sequences[at - 1]) + 1
+            self._meet(channel, int(sequences[at]), at, int(batch.log_time[at]))
+        self._pass(channel, int(sequences[-1]))
+        if self._after_repeat is not None and self._after_repeat[0] == channel:
+            self._expected[channel] = self._after_repeat[1]
+            self._after_repeat = None
         self._stretch(batch)
         self.messages += len(batch)
         self.counts["bytes"] += nbytes
 
-    def continues(self, channel: int) -> None:
-        """The last message before this writer was of `channel`."""
-        self._channel = channel
+    def note(self, channel: int, kind: str, sequences: tuple[int, int], count: int, log_time_ns: int) -> None:
+        """Account for messages first..last that will not come (`lost_by_us`, `throttled`, `paused`), or say something
+        of the topic at this moment (`malformed`, `silent`, `repeated`: the next message stands in an earlier file too)."""
+        if kind not in REMARKS:
+            self._meet(channel, sequences[0], 0, log_time_ns)
+            self._pass(channel, sequences[1])
+        elif kind == "repeated":
+            self._after_repeat = (channel, self._expected.get(channel, sequences[0] + 1))
+            self._expected[channel] = sequences[0]
+        self._write(channel, kind, sequences, count, (0, log_time_ns))
+        if kind in self.counts:
+            self.counts[kind] += count
 
-    def note(self, kind: str, first: int, last: int, count: int, log_time_ns: int) -> None:
-        """Account for messages first..last that will not come: `lost_by_us`, `throttled` or `malformed`."""
-        self._book.ledger(self.topic, kind, (first, last), count, (self.messages, log_time_ns))
-        self.counts[kind] += count
-        if kind == "malformed":
-            return
-        if self._next is None:
-            self._joined(None, first, log_time_ns)
-        elif first > self._next:
-            self._jumped(self._next, first, 0, log_time_ns)
-        elif first < self._next:
-            self._restarted(first, 0, log_time_ns)
-        self._next = last + 1
+    def carry_on(self, earlier: Account) -> None:
+        """Expect what comes after the last messages of the same topic in an earlier file."""
+        self._expected = dict(earlier._expected)
 
     def summary(self) -> Any:
         """The record of TOPIC_DTYPE that stands in the bag."""
         self._row["messages"] = self.messages
-        self._row["last_sequence"] = self._next - 1 if self._next else 0
         for name, count in self.counts.items():
             self._row[name] = min(count, MAX_COUNT)
         return self._row
 
-    def _joined(self, channel: int | None, first: int, log_time_ns: int) -> None:
-        self._row["first_sequence"] = first
-        self.counts["published_before_join"] += first
-        if first:
-            self._book.ledger(self.topic, "before_join", (0, first - 1), first, (self.messages, log_time_ns))
-        self._channel = channel
-
-    def _jumped(self, expected: int, found: int, at: int, log_time_ns: int) -> None:
-        if found > expected:
-            self._lost(expected, found, at, log_time_ns)
+    # the next message of a channel is number `found`: what happened before it?
+    def _meet(self, channel: int, found: int, at: int, log_time_ns: int) -> None:
+        expected = self._expected.get(channel)
+        place = (at, log_time_ns)
+        if expected is None and not self._expected:
+            self._row["first_sequence"] = found
+            self.counts["published_before_join"] += found
+            if found:
+                self._write(channel, "before_join", (0, found - 1), found, place)
+        elif expected is None or found < expected:
+            self.counts["restarts"] += 1
+            self._write(channel, "restart", (found, found), 0, place)
+            self._lose(channel, 0, found, place)
         else:
-            self._restarted(found, at, log_time_ns)
+            self._lose(channel, expected, found, place)
 
-    def _restarted(self, first: int, at: int, log_time_ns: int) -> None:
-        self.counts["restarts"] += 1
-        self._book.ledger(self.topic, "restart", (first, first), 0, (self.messages + at, log_time_ns))
-        if first:
-            self._lost(0, first, at, log_time_ns)
+    def _lose(self, channel: int, first: int, found: int, place: tuple[int, int]) -> None:
+        if found > first:
+            self.counts["lost_before_us"] += found - first
+            self.counts["gaps"] += 1
+            self._write(channel, "lost_before_us", (first, found - 1), found - first, place)
 
-    def _lost(self, expected: int, found: int, at: int, log_time_ns: int) -> None:
-        self.counts["lost_before_us"] += found - expected
-        self.counts["gaps"] += 1
-        place = (self.messages + at, log_time_ns)
-        self._book.ledger(self.topic, "lost_before_us", (expected, found - 1), found - expected, place)
+    def _pass(self, channel: int, sequence: int) -> None:
+        self._expected[channel] = sequence + 1
+        self._row["last_sequence"] = sequence
+
+    def _write(self, channel: int, kind: str, sequences: tuple[int, int], count: int, place: tuple[int, int]) -> None:
+        at, log_time_ns = place
+        self._book.ledger(self.topic, channel, kind, sequences, count, (self.messages + at, log_time_ns))
 
     def _stretch(self, batch: Batch) -> None:
         row, published = self._row, batch.headers[:, 1].view(np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from cortex.wire import HEADER
 
-# log time (wall ns), log time (monotonic ns), parts 0..N as received
+# log time (wall ns), log time (monotonic ns), parts 0..N as received: bytes, or memoryviews of bytes
 Row = tuple[int, int, Sequence[Any]]
 HEADER_SIZE = HEADER.size
+# what the index can say of the size of a metadata frame
+MAX_METADATA = 2**32 - 1
 
 COLUMNS = "columns"
 WHOLE = "frames"
@@ -49,13 +51,8 @@ class Batch:
         if start == 0 and stop == len(self):
             return self
         cut = slice(start, stop)
-        return Batch(
-            self.kind, self.log_time[cut], self.log_mono[cut], self.headers[cut], tuple(part[cut] for part in self.parts)
-        )
-
-    def whole(self) -> Batch:
-        """The same messages, to be kept with their parts together."""
-        return Batch(WHOLE, self.log_time, self.log_mono, self.headers, self.parts)
+        parts = tuple(part[cut] for part in self.parts)
+        return Batch(self.kind, self.log_time[cut], self.log_mono[cut], self.headers[cut], parts)
 
     @property
     def nbytes(self) -> int:
@@ -65,13 +62,6 @@ class Batch:
 
 def batches(rows: Sequence[Row]) -> Iterator[Batch | int]:
     """Sort received rows into batches, in order; an int counts malformed messages that no receiver would take."""
-    if not rows:
-        return
-    _walls, _monos, parts = zip(*rows, strict=True)
-    sizes = set(map(len, parts))
-    if len(sizes) == 1 and sizes.pop() >= 3 and set(map(len, [part[1] for part in parts])) == {HEADER_SIZE}:
-        yield from _by_fingerprint(_build(COLUMNS, rows))
-        return
     for (kind, _count), group in groupby(rows, _sort_of):
         members = list(group)
         if kind == MALFORMED:
@@ -82,24 +72,26 @@ def batches(rows: Sequence[Row]) -> Iterator[Batch | int]:
 
 def _sort_of(row: Row) -> tuple[str, int]:
     parts = row[2]
-    if len(parts) < 2 or len(parts[1]) < HEADER_SIZE:
+    count = len(parts)
+    if count < 2 or len(parts[1]) < HEADER_SIZE:
         return MALFORMED, 0
-    whole = len(parts) == 2 or len(parts[1]) > HEADER_SIZE
-    return (WHOLE if whole else COLUMNS), len(parts)
+    if count == 2 or len(parts[1]) > HEADER_SIZE or len(parts[2]) > MAX_METADATA:
+        return WHOLE, count
+    return COLUMNS, count
 
 
 def _build(kind: str, rows: Sequence[Row]) -> Batch:
     walls, monos, parts = zip(*rows, strict=True)
     columns = tuple(zip(*parts, strict=True))[1:]
-    heads = columns[0] if kind == COLUMNS else [bytes(head)[:HEADER_SIZE] for head in columns[0]]
+    heads = columns[0] if kind == COLUMNS else [bytes(head[:HEADER_SIZE]) for head in columns[0]]
     headers = np.frombuffer(b"".join(heads), ">u8").reshape(len(rows), 3).astype(np.uint64)
     return Batch(kind, np.array(walls, np.int64), np.array(monos, np.int64), headers, columns)
 
 
 def _by_fingerprint(batch: Batch) -> Iterator[Batch]:
-    changes = np.flatnonzero(batch.headers[1:, 0] != batch.headers[:-1, 0]) + 1
-    bounds = [0, *changes.tolist(), len(batch)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    fingerprints = batch.headers[:, 0]
+    changes = np.flatnonzero(fingerprints[1:] != fingerprints[:-1]) + 1
+    for start, stop in pairwise([0, *changes.tolist(), len(batch)]):
         yield batch.slice(start, stop)
 
 
@@ -107,10 +99,15 @@ def concatenate(parts: Sequence[Batch]) -> Iterator[Batch]:
     """The same messages in as few batches as their sorts allow."""
     for _sort, group in groupby(parts, lambda batch: (batch.kind, len(batch.parts), batch.fingerprint)):
         members = list(group)
-        yield members[0] if len(members) == 1 else Batch(
-            members[0].kind,
-            np.concatenate([batch.log_time for batch in members]),
-            np.concatenate([batch.log_mono for batch in members]),
-            np.concatenate([batch.headers for batch in members]),
-            tuple([frame for part in column for frame in part] for column in zip(*(b.parts for b in members), strict=True)),
-        )
+        yield members[0] if len(members) == 1 else _joined(members)
+
+
+def _joined(members: Sequence[Batch]) -> Batch:
+    columns = zip(*(batch.parts for batch in members), strict=True)
+    return Batch(
+        members[0].kind,
+        np.concatenate([batch.log_time for batch in members]),
+        np.concatenate([batch.log_mono for batch in members]),
+        np.concatenate([batch.headers for batch in members]),
+        tuple(tuple(chain.from_iterable(column)) for column in columns),
+    )

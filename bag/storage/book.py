@@ -6,19 +6,26 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from bag.storage import layout
-from bag.storage.column import ChecksumRow, Column, create_dataset
+from bag.storage.checksums import Checksums
+from bag.storage.column import Column, create_dataset
 from bag.storage.definitions import definition_line
 from bag.storage.journal import CommitFile
+from bag.storage.tree import describe
 
-TABLES = {
+# tables that only grow; the checksums last, since they speak of the others
+GROWING = {
     layout.DEFINITIONS: np.dtype("u1"),
     layout.RUNS: layout.RUN_DTYPE,
     layout.LEDGER: layout.LEDGER_DTYPE,
     layout.CLOCK: layout.CLOCK_DTYPE,
     layout.CHECKSUMS: layout.CHECKSUM_DTYPE,
 }
+# tables that are written anew with every commit
+REWRITTEN = {layout.TOPICS: layout.TOPIC_DTYPE, layout.OPEN_CHUNKS: layout.CHECKSUM_DTYPE}
+UNITS = {layout.LEDGER: layout.LEDGER_UNITS, layout.CLOCK: layout.CLOCK_UNITS, layout.TOPICS: layout.TOPIC_UNITS}
 
 
 class Book:
@@ -26,17 +33,33 @@ class Book:
 
     Args:
         file: the commit file below HDF5.
-        root: the open HDF5 file.
-        resume: go on in the book that is there instead of making a new one.
+        group: the group `/_bag`: empty, or of an earlier writer.
+        resume: go on in the tables that are there.
     """
 
-    def __init__(self, file: CommitFile, root: h5py.File, *, resume: bool = False) -> None:
-        self.checksums: list[ChecksumRow] = []
-        self._group = root[layout.BOOK] if resume else root.create_group(layout.BOOK)
-        self._tables = {name: self._open_table(file, name, resume) for name in TABLES}
+    def __init__(self, file: CommitFile, group: h5py.Group, *, resume: bool = False) -> None:
+        self.checksums = Checksums()
+        self._group: Any = group
         self._rows: dict[str, list[Any]] = {layout.RUNS: [], layout.LEDGER: [], layout.CLOCK: []}
         self._definitions: list[bytes] = []
-        self._topics = self._group[layout.TOPICS] if resume else self._create_topics()
+        if not resume:
+            self._create_tables()
+        self._rewritten: dict[str, h5py.Dataset] = {name: group[name] for name in REWRITTEN}
+        self._growing = {
+            name: Column(file, group[name].id, layout.BOOK_COLUMNS[name], self.checksums) for name in GROWING
+        }
+        if resume:
+            for name, table in self._growing.items():
+                table.resume(group[name].shape[0])
+
+    def _create_tables(self) -> None:
+        for name, dtype in GROWING.items():
+            rows = layout.chunk_rows(dtype.itemsize, layout.SMALL_CHUNK)
+            create_dataset(self._group, name, dtype, (), rows)
+        for name, dtype in REWRITTEN.items():
+            self._group.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(16,), dtype=dtype)
+        for name, units in UNITS.items():
+            describe(self._group[name], units=units)
 
     def define(self, kind: str, values: dict[str, Any]) -> None:
         """Append one definition: a JSON line `{kind: values}`."""
@@ -46,9 +69,11 @@ class Book:
         """From message `first` of a topic on, messages are of this channel and layout."""
         self._rows[layout.RUNS].append((topic, channel, layout_number, first))
 
-    def ledger(self, topic: int, kind: str, sequences: tuple[int, int], count: int, at: tuple[int, int]) -> None:
+    def ledger(
+        self, topic: int, channel: int, kind: str, sequences: tuple[int, int], count: int, at: tuple[int, int]
+    ) -> None:
         """Account for messages that are not in the bag; `at` is the message number and the log time (ns)."""
-        row = (topic, layout.LEDGER_KINDS[kind], *sequences, count, *at)
+        row = (topic, channel, layout.LEDGER_KINDS[kind], *sequences, count, *at)
         self._rows[layout.LEDGER].append(row)
 
     def clock(self, wall_ns: int, mono_ns: int) -> None:
@@ -58,51 +83,34 @@ class Book:
     @property
     def dirty(self) -> bool:
         """Whether there is anything that `settle` would write."""
-        return bool(self._definitions or self.checksums or any(self._rows.values()))
+        return bool(self._definitions or any(self._rows.values()))
 
-    def settle(self, summaries: np.ndarray[Any, Any]) -> None:
-        """Write all collected rows, the checksums last, and the summaries in place."""
+    def settle(self, summaries: NDArray[Any]) -> None:
+        """Write all collected rows, then the checksums and, in place, the summaries."""
         if self._definitions:
-            self._tables[layout.DEFINITIONS].append(b"".join(self._definitions))
+            self._growing[layout.DEFINITIONS].append(b"".join(self._definitions))
             self._definitions.clear()
         for name, rows in self._rows.items():
             if rows:
-                self._tables[name].append(np.array(rows, TABLES[name]).tobytes())
+                self._growing[name].append(np.array(rows, GROWING[name]).tobytes())
                 rows.clear()
-        for name, table in self._tables.items():
-            if name != layout.CHECKSUMS:
+        for name, table in self._growing.items():
+            if name == layout.CHECKSUMS:
+                table.append(self.checksums.take_full().tobytes())
+            if table.dirty:
                 table.settle()
-        table = self._tables[layout.CHECKSUMS]
-        table.append(np.array(self.checksums, layout.CHECKSUM_DTYPE).tobytes())
-        table.settle()
-        # those of the table itself would never end: they are not kept
-        self.checksums.clear()
-        self._write_topics(summaries)
+        self._rewrite(layout.OPEN_CHUNKS, self.checksums.remaining())
+        self._rewrite(layout.TOPICS, summaries)
 
     def close(self) -> None:
         """Let go of all HDF5 objects."""
-        self._tables.clear()
-        del self._group, self._topics
+        self._growing.clear()
+        self._rewritten.clear()
+        self._group = None
 
-    def _write_topics(self, summaries: np.ndarray[Any, Any]) -> None:
-        if self._topics.shape != summaries.shape:
-            self._topics.resize(summaries.shape)
-        if len(summaries):
-            self._topics[...] = summaries
-
-    def _open_table(self, file: CommitFile, name: str, resume: bool) -> Column:
-        dtype = TABLES[name]
-        if resume:
-            dataset = self._group[name].id
-        else:
-            rows = layout.chunk_rows(dtype.itemsize, layout.SMALL_CHUNK)
-            dataset = create_dataset(self._group, name, dtype, (), rows)
-        column = Column(file, dataset, layout.BOOK_COLUMNS[name], self.checksums)
-        if resume:
-            column.resume(self._group[name].shape[0])
-        return column
-
-    def _create_topics(self) -> h5py.Dataset:
-        return self._group.create_dataset(
-            layout.TOPICS, shape=(0,), maxshape=(None,), chunks=(16,), dtype=layout.TOPIC_DTYPE
-        )
+    def _rewrite(self, name: str, rows: NDArray[Any]) -> None:
+        table = self._rewritten[name]
+        if table.shape != rows.shape:
+            table.resize(rows.shape)
+        if len(rows):
+            table[...] = rows

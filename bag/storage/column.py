@@ -6,20 +6,18 @@ committed, in space that no committed extent reaches, so topping up a chunk in p
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
+from bag.storage.checksums import Checksums
 from bag.storage.disk import Buffer, crc32
 from bag.storage.journal import CommitFile
 from bag.storage.layout import stored_dtype
-
-# where bytes lie in the bag file: offset, size
-Piece = tuple[int, int]
-# column, crc, size, chunk, offset: the fields of CHECKSUM_DTYPE
-ChecksumRow = tuple[int, int, int, int, int]
+from bag.storage.tail import Piece
 
 
 class Column:
@@ -29,10 +27,10 @@ class Column:
         file: the commit file below HDF5.
         dataset: the open low-level dataset, chunked along the first axis only.
         number: the column's number in the bag.
-        checksums: list that takes a row for every chunk, whole or partial, that reaches the file.
+        checksums: is told of every chunk, whole or partial, that reaches the file.
     """
 
-    def __init__(self, file: CommitFile, dataset: h5d.DatasetID, number: int, checksums: list[ChecksumRow]) -> None:
+    def __init__(self, file: CommitFile, dataset: h5d.DatasetID, number: int, checksums: Checksums) -> None:
         self.number = number
         self.count = 0
         self._file = file
@@ -41,10 +39,11 @@ class Column:
         self._rows, *tail = dataset.get_create_plist().get_chunk()
         self._shape = tuple(tail)
         self._zeros = (0,) * len(tail)
-        self.row_bytes = int(dataset.dtype.itemsize * int(np.prod(self._shape, dtype=np.int64)))
+        self.row_bytes = int(dataset.dtype.itemsize) * prod(self._shape)
         self._chunk_bytes = self._rows * self.row_bytes
+        self._staging = bytearray(self._chunk_bytes if self._rows > 1 else 0)
+        # number of the current chunk, its bytes so far, those of them in the file, and where and what these are
         self._chunk = 0
-        self._staging = bytearray(self._chunk_bytes) if self._rows > 1 else bytearray()
         self._fill = 0
         self._settled = 0
         self._offset = -1
@@ -78,10 +77,9 @@ class Column:
 
     def place(self, data: Buffer) -> list[Piece]:
         """Append like `append`, but bring the bytes to the file at once; returns where they lie."""
-        self._pieces = pieces = []
+        self._to_file()
+        self._pieces = pieces = list[Piece]()
         try:
-            self._to_file()
-            pieces.clear()
             self.append(data)
             self._to_file()
         finally:
@@ -101,8 +99,10 @@ class Column:
             info = self._dataset.get_chunk_info_by_coord((self._chunk * self._rows, *self._zeros))
             self._offset = info.byte_offset
             self._fill = self._settled = partial * self.row_bytes
-            self._staging[: self._fill] = self._file.data.read_at(self._offset, self._fill)
-            self._crc = crc32(memoryview(self._staging)[: self._fill])
+            done = memoryview(self._staging)[: self._fill]
+            done[:] = self._file.data.read_at(self._offset, self._fill)
+            self._crc = crc32(done)
+            self._checksums.filling((self.number, self._crc, self._fill, self._chunk, self._offset))
 
     def _to_file(self) -> None:
         if self._fill > self._settled:
@@ -127,7 +127,8 @@ class Column:
             self._pieces.append((self._offset + self._settled, new.nbytes))
         self._crc = crc32(new, self._crc)
         self._settled = end
-        self._checksums.append((self.number, self._crc, end, self._chunk, self._offset))
+        report = self._checksums.full if end == self._chunk_bytes else self._checksums.filling
+        report((self.number, self._crc, end, self._chunk, self._offset))
 
     # never beyond the rows written: shrinking a dataset makes HDF5 rewrite its edge chunk
     def _grow(self, count: int) -> None:
@@ -136,10 +137,15 @@ class Column:
             self._dataset.set_extent((count, *self._shape))
 
 
-def create_dataset(group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int) -> h5d.DatasetID:
+def create_dataset(
+    group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int
+) -> h5d.DatasetID:
     """Create an empty dataset of rows of `shape`, `rows` of them per chunk, without fill values or filters."""
-    plist = h5p.create(h5p.DATASET_CREATE)
-    plist.set_chunk((rows, *shape))
-    plist.set_fill_time(h5d.FILL_TIME_NEVER)
+    create = h5p.create(h5p.DATASET_CREATE)
+    create.set_chunk((rows, *shape))
+    create.set_fill_time(h5d.FILL_TIME_NEVER)
+    link = h5p.create(h5p.LINK_CREATE)
+    link.set_char_encoding(h5t.CSET_UTF8)
     space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))
-    return h5d.create(group.id, name.encode(), h5t.py_create(stored_dtype(dtype), logical=True), space, plist)
+    kind = h5t.py_create(stored_dtype(dtype), logical=True)
+    return h5d.create(group.id, name.encode(), kind, space, create, lcpl=link)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
-from typing import Any
 
 import h5py
 import numpy as np
 
+from bag.errors import IntegrityError
 from bag.storage import layout as names
 from bag.storage.book import Book
 from bag.storage.column import Column, create_dataset
@@ -17,10 +16,12 @@ from bag.storage.definitions import ColumnDefinition, LayoutDefinition, column_v
 from bag.storage.groups import free_name
 from bag.storage.journal import CommitFile
 from bag.storage.layout import ColumnSpec
-from bag.storage.plan import Signature, plan
+from bag.storage.plan import MaybeSignature, Signature, plan
+from bag.storage.tree import dataset_at, describe
 
-# the shape a run of messages has: None where their parts are kept whole
-MaybeSignature = Signature | None
+WHOLE_SPEC = ColumnSpec(names.FRAMES, "bytes", "|u1", ())
+# so many messages are looked at to choose the columns of a new layout
+LOOK_AHEAD = 256
 
 
 @dataclass(slots=True)
@@ -30,7 +31,6 @@ class BufferColumn:
     spec: ColumnSpec
     values: Column
     offsets: Column | None
-    end: int = 0
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Layout:
     """Which columns the buffers of a run of messages go to; None: the parts are kept whole."""
 
     number: int
-    fingerprint: int
+    fingerprint: int | None
     columns: tuple[BufferColumn, ...] | None
     _accepted: set[Signature] = field(default_factory=set)
 
@@ -50,8 +50,11 @@ class Layout:
             return True
         if len(signature) != len(self.columns):
             return False
-        pairs = zip(signature, self.columns, strict=True)
-        fits = all(part.name == column.spec.name and column.spec.accepts(part.dtype, part.shape) for part, column in pairs)
+        specs = [column.spec for column in self.columns]
+        fits = all(
+            part.name == spec.name and spec.accepts(part.dtype, part.shape)
+            for part, spec in zip(signature, specs, strict=True)
+        )
         if fits and len(self._accepted) < names.MAX_LAYOUTS:
             self._accepted.add(signature)
         return fits
@@ -74,7 +77,7 @@ class TopicColumns:
         self.all: list[Column] = []
         self.index: Column | None = None
         self.metadata: Column | None = None
-        self.expected = names.SMALL_CHUNK
+        self._expected = names.SMALL_CHUNK
         self._file = file
         self._group = group
         self._book = book
@@ -85,20 +88,26 @@ class TopicColumns:
 
     def create_index(self, messages: int, expected: int) -> None:
         """Create index and metadata, sized for about so many messages and bytes in the next seconds."""
-        self.expected = expected
-        self.index = self._create(names.INDEX, "index", names.INDEX_DTYPE, messages * names.INDEX_DTYPE.itemsize)
-        self.metadata = self._create(names.METADATA, "metadata", np.dtype("u1"), min(expected, messages * 64))
+        self._expected = expected
+        link = free_name(self._group, names.INDEX)
+        self.index = self._create(link, "index", names.INDEX_DTYPE, messages * names.INDEX_DTYPE.itemsize)
+        describe(self._group[link], units=names.INDEX_UNITS)
+        link = free_name(self._group, names.METADATA)
+        self.metadata = self._create(link, "metadata", np.dtype("u1"), min(expected, messages * 64))
+        describe(self._group[link], units=names.METADATA_UNITS)
 
-    def layout_for(self, fingerprint: int, ahead: Sequence[MaybeSignature]) -> Layout:
-        """The layout for a message like `ahead[0]`, known or new; `ahead` are the messages that come next, itself included."""
-        wanted = ahead[0]
+    def layout_for(self, fingerprint: int, signatures: Sequence[MaybeSignature], start: int) -> Layout:
+        """The layout for a message like `signatures[start]`, known or new; the choice looks at those that follow."""
+        wanted = signatures[start]
         for layout in reversed(self._layouts):
-            if layout.fingerprint == fingerprint and layout.accepts(wanted):
+            if layout.fingerprint in (fingerprint, None) and layout.accepts(wanted):
                 return layout
-        too_many = len(self._layouts) >= names.MAX_LAYOUTS
-        if wanted is None or (wanted and too_many) or len(wanted) > names.MAX_BUFFERS:
-            return self._whole_layout(fingerprint)
-        specs = plan(wanted, [other for other in ahead if other], list(self._buffers))
+        if wanted is None or len(self._layouts) >= names.MAX_LAYOUTS or len(wanted) > names.MAX_BUFFERS:
+            return self._whole_layout()
+        ahead = [other for other in signatures[start : start + LOOK_AHEAD] if other]
+        specs = plan(wanted, ahead, list(self._buffers))
+        if len(self._buffers.keys() | specs) > names.MAX_COLUMNS:
+            return self._whole_layout()
         return self._new_layout(fingerprint, tuple(self.buffer(spec) for spec in specs))
 
     def buffer(self, spec: ColumnSpec) -> BufferColumn:
@@ -106,18 +115,24 @@ class TopicColumns:
         known = self._buffers.get(spec)
         if known is not None:
             return known
-        link = free_name(self._group, names.path_component(spec.name.replace("/", "%2F")))
-        values = self._create(link, spec.kind, np.dtype(spec.dtype), self.expected, spec)
+        link = free_name(self._group, names.path_component(spec.name), names.OFFSETS_SUFFIX)
+        values = self._create(link, spec.kind, np.dtype(spec.dtype), self._expected, spec)
         offsets = None
         if spec.kind != "fixed":
-            offsets = self._create(link + names.OFFSETS_SUFFIX, "offsets", np.dtype("<u8"), names.SMALL_CHUNK)
+            beside = link + names.OFFSETS_SUFFIX
+            offsets = self._create(beside, "offsets", np.dtype("<u8"), names.SMALL_CHUNK)
             offsets.append(bytes(8))
-        self._describe(link, spec)
+            describe(self._group[beside], units=names.OFFSET_UNITS[spec.kind])
+        describe(self._group[link], kind=spec.kind, numpy_dtype=spec.dtype, field=spec.name)
         column = self._buffers[spec] = BufferColumn(spec, values, offsets)
         return column
 
     def resume(self, columns: Sequence[ColumnDefinition], layouts: Sequence[LayoutDefinition]) -> None:
-        """Open the datasets of a bag that was not closed, to go on behind their last rows."""
+        """Open the datasets of a bag that was not closed, to go on behind their last rows.
+
+        Raises:
+            IntegrityError: the definitions do not fit together, or not the file.
+        """
         by_number: dict[int, BufferColumn] = {}
         opened = {item.path: self._open(item) for item in columns}
         for item in columns:
@@ -126,27 +141,25 @@ class TopicColumns:
             elif item.kind == "metadata":
                 self.metadata = opened[item.path]
             elif item.spec is not None:
-                offsets = opened.get(item.path + names.OFFSETS_SUFFIX)
-                column = BufferColumn(item.spec, opened[item.path], offsets, opened[item.path].count)
+                column = BufferColumn(item.spec, opened[item.path], opened.get(item.path + names.OFFSETS_SUFFIX))
                 self._buffers[item.spec] = by_number[item.number] = column
-        for layout in layouts:
-            members = None if layout.columns is None else tuple(by_number[number] for number in layout.columns)
-            self._layouts.append(Layout(layout.number, layout.fingerprint, members))
+        self._layouts = [_resumed_layout(layout, by_number) for layout in layouts]
 
     def _open(self, item: ColumnDefinition) -> Column:
-        dataset = self._group.file[item.path]
+        dataset = dataset_at(self._group.file, item.path)
         column = Column(self._file, dataset.id, item.number, self._book.checksums)
         column.resume(dataset.shape[0])
         self.all.append(column)
         return column
 
-    def _whole_layout(self, fingerprint: int) -> Layout:
+    # one for all fingerprints: what is kept whole keeps its header
+    def _whole_layout(self) -> Layout:
         for layout in self._layouts:
-            if layout.fingerprint == fingerprint and layout.columns is None:
+            if layout.columns is None:
                 return layout
-        return self._new_layout(fingerprint, None)
+        return self._new_layout(None, None)
 
-    def _new_layout(self, fingerprint: int, columns: tuple[BufferColumn, ...] | None) -> Layout:
+    def _new_layout(self, fingerprint: int | None, columns: tuple[BufferColumn, ...] | None) -> Layout:
         layout = Layout(self._next_number(), fingerprint, columns)
         self._layouts.append(layout)
         numbers = None if columns is None else tuple(column.values.number for column in columns)
@@ -154,11 +167,12 @@ class TopicColumns:
         return layout
 
     def _create(
-        self, link: str, kind: str, dtype: np.dtype[Any], expected: int, spec: ColumnSpec | None = None
+        self, link: str, kind: str, dtype: np.dtype[np.generic], expected: int, spec: ColumnSpec | None = None
     ) -> Column:
         shape = spec.shape if spec else ()
+        row_bytes = spec.row_bytes if spec else dtype.itemsize
         limit = names.HUGE_CHUNK if kind in ("ragged", "bytes") else names.LARGE_CHUNK
-        rows = names.chunk_rows(int(dtype.itemsize * prod(shape)), expected, limit)
+        rows = names.chunk_rows(row_bytes, expected, limit)
         dataset = create_dataset(self._group, link, dtype, shape, rows)
         column = Column(self._file, dataset, self._next_number(), self._book.checksums)
         self.all.append(column)
@@ -166,8 +180,14 @@ class TopicColumns:
         self._book.define("column", column_values(ColumnDefinition(column.number, self._topic, path, kind, spec)))
         return column
 
-    def _describe(self, link: str, spec: ColumnSpec) -> None:
-        attributes = self._group[link].attrs
-        attributes["kind"] = spec.kind
-        attributes["numpy_dtype"] = spec.dtype
-        attributes["field"] = spec.name
+
+def _resumed_layout(layout: LayoutDefinition, columns: Mapping[int, BufferColumn]) -> Layout:
+    if layout.columns is None:
+        return Layout(layout.number, None, None)
+    try:
+        members = tuple(columns[number] for number in layout.columns)
+    except KeyError as error:
+        raise IntegrityError(
+            f"layout {layout.number} refers to column {error}, which the bag does not define"
+        ) from error
+    return Layout(layout.number, layout.fingerprint, members)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bag.errors import BagFormatError
 from bag.records import Channel, Schema, SchemaField
-from bag.storage.layout import ColumnSpec
+from bag.storage.layout import COLUMN_KINDS, FIRST_COLUMN, ColumnSpec, native_dtype
 
 # kinds of columns that every topic has and that hold no buffers
 PLAIN_KINDS = ("index", "metadata", "offsets")
@@ -17,7 +17,8 @@ PLAIN_KINDS = ("index", "metadata", "offsets")
 
 def definition_line(kind: str, values: dict[str, Any]) -> bytes:
     """One definition as it stands in the file."""
-    return json.dumps({kind: values}, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    text = json.dumps({kind: values}, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="surrogatepass") + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,14 @@ class ColumnDefinition:
 
 @dataclass(frozen=True, slots=True)
 class LayoutDefinition:
-    """Numbers of the columns that take the buffers of a message, in order; None: the parts are kept whole."""
+    """Numbers of the columns that take the buffers of a message, in order; None: the parts are kept whole.
+
+    `fingerprint` is that of all its messages; None where the parts are kept whole, header and all.
+    """
 
     number: int
     topic: int
-    fingerprint: int
+    fingerprint: int | None
     columns: tuple[int, ...] | None
 
 
@@ -56,7 +60,7 @@ class Definitions:
     def next_number(self) -> int:
         """A number above all columns and layouts."""
         numbers = [column.number for columns in self.columns.values() for column in columns]
-        return max([*numbers, *self.layouts, 15]) + 1
+        return max([*numbers, *self.layouts, FIRST_COLUMN - 1]) + 1
 
 
 def parse_definitions(data: bytes, path: str) -> Definitions:
@@ -70,7 +74,7 @@ def parse_definitions(data: bytes, path: str) -> Definitions:
         for line in data.splitlines():
             ((kind, values),) = json.loads(line).items()
             _take(out, kind, values)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise BagFormatError(f"{path} is damaged: its definitions cannot be read ({error})") from error
     return out
 
@@ -79,16 +83,18 @@ def _take(out: Definitions, kind: str, values: dict[str, Any]) -> None:
     if kind == "topic":
         out.topics.append((str(values["name"]), str(values["path"])))
     elif kind == "channel":
-        out.channels.append(channel_from(values))
+        channel = channel_from(values)
+        if channel.id != len(out.channels):
+            raise ValueError(f"channel {channel.id} stands where number {len(out.channels)} belongs")
+        out.channels.append(channel)
     elif kind == "schema":
         schema = schema_from(values)
         out.schemas[schema.fingerprint] = schema
     elif kind == "column":
         out.columns[int(values["topic"])].append(_column_from(values))
     elif kind == "layout":
-        columns = None if values["columns"] is None else tuple(int(number) for number in values["columns"])
-        number = int(values["id"])
-        out.layouts[number] = LayoutDefinition(number, int(values["topic"]), int(values["fingerprint"], 16), columns)
+        layout = _layout_from(values)
+        out.layouts[layout.number] = layout
     elif kind == "mark":
         out.marks.append((str(values["text"]), int(values["log_time_ns"])))
 
@@ -107,14 +113,24 @@ def _column_from(values: dict[str, Any]) -> ColumnDefinition:
     if kind not in PLAIN_KINDS:
         shape = tuple(int(size) for size in values["shape"])
         spec = ColumnSpec(str(values["name"]), kind, str(values["dtype"]), shape)
+        if kind not in COLUMN_KINDS or native_dtype(spec.dtype) is None or min(shape, default=0) < 0:
+            raise ValueError(f"{spec} is no column of a bag")
     return ColumnDefinition(int(values["id"]), int(values["topic"]), str(values["path"]), kind, spec)
 
 
 def layout_values(layout: LayoutDefinition) -> dict[str, Any]:
     """A layout as it stands in the definitions."""
     columns = None if layout.columns is None else list(layout.columns)
-    fingerprint = f"0x{layout.fingerprint:016x}"
+    fingerprint = None if layout.fingerprint is None else f"0x{layout.fingerprint:016x}"
     return {"id": layout.number, "topic": layout.topic, "fingerprint": fingerprint, "columns": columns}
+
+
+def _layout_from(values: dict[str, Any]) -> LayoutDefinition:
+    number, topic = int(values["id"]), int(values["topic"])
+    if values["columns"] is None:
+        return LayoutDefinition(number, topic, None, None)
+    columns = tuple(int(column) for column in values["columns"])
+    return LayoutDefinition(number, topic, int(values["fingerprint"], 16), columns)
 
 
 def channel_values(channel: Channel) -> dict[str, Any]:

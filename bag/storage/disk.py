@@ -13,7 +13,7 @@ try:
 except ImportError:  # the same polynomial, only slower
     from zlib import crc32
 
-__all__ = ["FileOpener", "RawFile", "crc32", "sync_directory"]
+__all__ = ["Buffer", "FileOpener", "RawFile", "crc32", "sync_directory"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -31,13 +31,17 @@ class RawFile:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+        extra = os.O_CREAT if create else 0
+        # a Python file, so that one that was dropped is closed and its lock given up
+        self._file = open(  # noqa: SIM115
+            path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | extra, 0o644)
+        )
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write all of `data` at `offset` (bytes)."""
-        view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+        view = memoryview(data)
         while view:
-            done = os.pwrite(self.fd, view, offset)
+            done = os.pwrite(self._file.fileno(), view, offset)
             offset += done
             view = view[done:]
 
@@ -46,8 +50,8 @@ class RawFile:
         start = offset
         for first in range(0, len(pieces), MAX_PIECES):
             group = pieces[first : first + MAX_PIECES]
-            size = sum(memoryview(piece).nbytes for piece in group)
-            done = os.pwritev(self.fd, group, offset)
+            size = sum(map(len, group))
+            done = os.pwritev(self._file.fileno(), group, offset)
             if done != size:
                 self.write_at(offset + done, b"".join(group)[done:])
             offset += size
@@ -55,9 +59,9 @@ class RawFile:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Read up to `size` bytes at `offset`; shorter only at the end of the file."""
-        data = os.pread(self.fd, size, offset)
+        data = os.pread(self._file.fileno(), size, offset)
         while data and len(data) < size:
-            more = os.pread(self.fd, size - len(data), offset + len(data))
+            more = os.pread(self._file.fileno(), size - len(data), offset + len(data))
             if not more:
                 break
             data += more
@@ -65,20 +69,20 @@ class RawFile:
 
     def truncate(self, size: int) -> None:
         """Make the file exactly `size` bytes long."""
-        os.ftruncate(self.fd, size)
+        os.ftruncate(self._file.fileno(), size)
 
     def size(self) -> int:
         """Length of the file in bytes."""
-        return os.fstat(self.fd).st_size
+        return os.fstat(self._file.fileno()).st_size
 
     def sync(self) -> None:
         """Bring the data to the device."""
-        os.fdatasync(self.fd)
+        os.fdatasync(self._file.fileno())
 
     def try_lock(self) -> bool:
-        """Take the exclusive lock of this file; False when another process holds it."""
+        """Take the exclusive lock of this file; False when somebody else holds it."""
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -86,15 +90,13 @@ class RawFile:
     def is_at_its_path(self) -> bool:
         """Whether the path still leads to this file (and not to nothing or another)."""
         try:
-            return os.path.samestat(os.fstat(self.fd), os.stat(self.path))
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
         except FileNotFoundError:
             return False
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._file.close()
 
 
 class FileOpener(Protocol):

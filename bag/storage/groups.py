@@ -1,4 +1,4 @@
-"""Where topics stand in the HDF5 tree: at their own name, or beside it when something else is there already."""
+"""Where things stand in the HDF5 tree: at their own name, or beside it when something else is there already."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from itertools import count
 import h5py
 
 from bag.storage.layout import BOOK, topic_path
+from bag.storage.tree import TOPIC_ATTRIBUTE, child
 
 
-def free_name(group: h5py.Group, name: str) -> str:
-    """`name`, or the first of `name~2`, `name~3`... that is not taken in the group."""
-    return next(candidate for candidate in _candidates(name) if candidate not in group)
+def free_name(group: h5py.Group, name: str, *suffixes: str) -> str:
+    """`name`, or the first of `name~2`, `name~3`... that is not taken, neither alone nor with a suffix behind it."""
+    names = (candidate for candidate in _candidates(name))
+    return next(free for free in names if all(free + suffix not in group for suffix in ("", *suffixes)))
 
 
 def topic_group(root: h5py.Group, topic: str) -> h5py.Group:
@@ -20,21 +22,19 @@ def topic_group(root: h5py.Group, topic: str) -> h5py.Group:
     *parents, last = topic_path(topic).strip("/").split("/")
     group = root
     for part in parents:
-        group = _parent(group, part)
-    existing = group.get(last)
-    # a group made only as the parent of a longer topic becomes the shorter topic's own
-    if isinstance(existing, h5py.Group) and "topic" not in existing.attrs and not _is_book(existing):
-        return existing
-    return group.create_group(free_name(group, last))
+        group = _group_at(group, part)
+    return _group_at(group, last, unowned=True)
 
 
-def _parent(group: h5py.Group, part: str) -> h5py.Group:
-    for candidate in _candidates(part):
-        child = group.get(candidate)
-        if child is None:
-            return group.create_group(candidate)
-        if isinstance(child, h5py.Group) and not _is_book(child):
-            return child
+# a group made only as the parent of a longer topic may become the shorter topic's own
+def _group_at(parent: h5py.Group, name: str, *, unowned: bool = False) -> h5py.Group:
+    for candidate in _candidates(name):
+        if candidate not in parent:
+            return parent.create_group(candidate)
+        group = child(parent, candidate)
+        if isinstance(group, h5py.Group) and group.name != f"/{BOOK}":
+            if not unowned or TOPIC_ATTRIBUTE not in group.attrs:
+                return group
     raise AssertionError("unreachable: candidates never end")
 
 
@@ -42,7 +42,3 @@ def _candidates(name: str) -> Iterator[str]:
     yield name
     for number in count(2):
         yield f"{name}~{number}"
-
-
-def _is_book(group: h5py.Group) -> bool:
-    return bool(group.name == f"/{BOOK}")

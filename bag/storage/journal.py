@@ -8,9 +8,9 @@ unreadable. `CommitFile` stands under h5py's `fileobj` driver and sorts every wr
 
 `commit()` writes the overlay with a CRC to a sidecar journal, applies it to the file, and empties the journal. So
 at every moment either the old commit is whole in the file, or the new one is whole in the journal. Opening applies a
-complete journal (`apply_journal`), ignores a torn one, and cuts the file back to its committed end.
+complete journal (`apply_journal`), ignores a torn one, and what lies beyond the committed end is nobody's.
 
-What it cannot promise: after a power cut the file is as old as the last commit with `sync=True`.
+What it cannot promise: a commit without `sync` is safe from the death of the process, not from a power cut.
 """
 
 from __future__ import annotations
@@ -26,32 +26,49 @@ from bag.storage.disk import Buffer, RawFile, crc32
 
 PAGE = 512
 MAGIC = b"CXJRNL01"
-# magic, end of the committed file, number of pages
-HEAD = struct.Struct("<8sQI")
+# magic, committed end of the file before and after, number of pages
+HEAD = struct.Struct("<8sQQI")
+PAGE_NUMBER = struct.Struct("<Q")
 CRC = struct.Struct("<I")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+END = struct.Struct("<Q")
+# where the superblock states the end of the file, by its version (HDF5 File Format Specification III.A)
+END_PLACE = {0: 40, 1: 44}
 
 
 class CommitFile:
     """File object for h5py's `fileobj` driver whose state on disk changes only by `commit()`.
 
+    HDF5 never meets an error of the disk, which could leave it half done: the error is kept, everything written later
+    stays in memory, and the error is raised by the next call of storage (`put_chunk`, `commit`, `check`).
+
     Args:
         data: the bag file.
         journal: its sidecar.
         committed: length of the committed file in bytes; 0 for a new file.
+        reserved: bytes of the file that must not be overwritten although they lie beyond the committed end.
     """
 
-    def __init__(self, data: RawFile, journal: RawFile, *, committed: int = 0) -> None:
+    def __init__(self, data: RawFile, journal: RawFile, *, committed: int = 0, reserved: int = 0) -> None:
         self.data = data
         self.journal = journal
-        self.size = committed
+        self.committed = committed
+        self.size = max(committed, reserved)
         self.base = _round_up(committed)
+        self.error: BaseException | None = None
         self.dead = False
         self._pages: dict[int, bytearray] = {}
         self._position = 0
         # address and useful bytes of the chunk being put, and where HDF5 put it
         self._chunk: tuple[int, int] | None = None
         self._chunk_offset = -1
+        if reserved > committed:
+            # HDF5 allocates behind the end that the superblock states
+            self._to_overlay(_end_place(data), memoryview(END.pack(reserved)))
+
+    def __repr__(self) -> str:
+        # the name under which h5py speaks of the file
+        return str(self.data.path)
 
     # --- what h5py's driver calls
 
@@ -70,7 +87,7 @@ class CommitFile:
         data = self.data.read_at(self._position, view.nbytes)
         view[: len(data)] = data
         view[len(data) :] = bytes(view.nbytes - len(data))
-        if self._pages and self._position < self.base:
+        if self._pages:
             self._lay_over(view, self._position)
         self._position += view.nbytes
         return view.nbytes
@@ -85,27 +102,28 @@ class CommitFile:
         """Write at the position, to the file or to the overlay."""
         view = memoryview(data).cast("B")
         start, size = self._position, view.nbytes
-        self._position = end = start + size
+        self._position = start + size
+        self.size = max(self.size, start + size)
         if self._chunk is not None and _address(view) == self._chunk[0]:
             self._chunk_offset = start
             # space freed since the last commit may still be referred to by it: there the whole chunk waits
             if start >= self.base:
                 view = view[: self._chunk[1]]
-        if self.dead:
-            return size
-        committed = min(view.nbytes, max(0, self.base - start))
-        if committed:
-            self._to_overlay(start, view[:committed])
-        if committed < view.nbytes:
-            self.data.write_at(start + committed, view[committed:])
-        self.size = max(self.size, end)
+        try:
+            self._store(start, view)
+        except BaseException as error:  # noqa: BLE001  raised by `check`
+            self.abandon(error)
+            self._store(start, view)
         return size
 
     def truncate(self, size: int | None = None) -> int:
         """Set the length HDF5 believes in; committed bytes are never cut off."""
         self.size = self._position if size is None else size
-        if not self.dead and self.size >= self.base:
-            self.data.truncate(self.size)
+        try:
+            if not self.dead and self.size >= self.base:
+                self.data.truncate(self.size)
+        except BaseException as error:  # noqa: BLE001  raised by `check`
+            self.abandon(error)
         return self.size
 
     def flush(self) -> None:
@@ -123,6 +141,7 @@ class CommitFile:
             dataset.write_direct_chunk(coordinate, chunk)
         finally:
             self._chunk = None
+        self.check()
         if self._chunk_offset < 0:
             raise IntegrityError("HDF5 did not hand the chunk to the file as it was; the bag cannot be written")
         return self._chunk_offset
@@ -130,16 +149,17 @@ class CommitFile:
     def fill(self, offset: int, data: Buffer) -> None:
         """Write bytes that nothing committed refers to, inside a chunk already allocated at `offset`."""
         view = memoryview(data).cast("B")
-        if self.dead:
+        if self.dead or offset >= self.base:
+            self._store(offset, view)
             return
-        waiting = {page for page in _pages_of(offset, view.nbytes) if page in self._pages} if offset < self.base else set()
-        if not waiting:
+        pages = _pages_of(offset, view.nbytes)
+        if self._pages.keys().isdisjoint(pages):
             self.data.write_at(offset, view)
             return
-        for page in _pages_of(offset, view.nbytes):
+        for page in pages:
             start = max(offset, page * PAGE)
             part = view[start - offset : (page + 1) * PAGE - offset]
-            if page in waiting:
+            if page in self._pages:
                 self._to_overlay(start, part)
             else:
                 self.data.write_at(start, part)
@@ -150,14 +170,35 @@ class CommitFile:
 
     def commit(self, *, sync: bool = False) -> None:
         """Make everything written so far the committed state, atomically; `sync` also survives a power cut."""
+        self.check()
         if self.dead:
             return
+        try:
+            self._commit(sync)
+        except BaseException as error:
+            # half applied: only the journal is whole now, and nothing may be written over it
+            self.abandon(error)
+            raise
+
+    def check(self) -> None:
+        """Raise the error that HDF5 was spared."""
+        if self.error is not None:
+            raise self.error
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Keep all later writes in memory: the file stays as the last commit left it."""
+        self.dead = True
+        self.error = self.error or error
+
+    def _commit(self, sync: bool) -> None:
+        if self.data.size() < self.size:
+            self.data.truncate(self.size)
         if sync:
             self.data.sync()
         if self._pages:
             pages = sorted(self._pages.items())
-            body = b"".join(part for number, page in pages for part in (struct.pack("<Q", number), page))
-            blob = HEAD.pack(MAGIC, self.size, len(pages)) + body
+            head = HEAD.pack(MAGIC, self.committed, self.size, len(pages))
+            blob = b"".join((head, *(piece for number, page in pages for piece in (PAGE_NUMBER.pack(number), page))))
             self.journal.write_at(0, blob + CRC.pack(crc32(blob)))
             if sync:
                 self.journal.sync()
@@ -166,13 +207,19 @@ class CommitFile:
             if sync:
                 self.data.sync()
             self.journal.truncate(0)
+            if sync:
+                # a journal that came back after a power cut would undo later commits
+                self.journal.sync()
             self._pages.clear()
+        self.committed = self.size
         self.base = _round_up(self.size)
 
-    def abandon(self) -> None:
-        """Swallow all later writes: the file stays as the last commit left it."""
-        self.dead = True
-        self._pages.clear()
+    def _store(self, start: int, view: memoryview) -> None:
+        waits = view.nbytes if self.dead else min(view.nbytes, max(0, self.base - start))
+        if waits:
+            self._to_overlay(start, view[:waits])
+        if waits < view.nbytes:
+            self.data.write_at(start + waits, view[waits:])
 
     def _to_overlay(self, offset: int, view: memoryview) -> None:
         done = 0
@@ -196,15 +243,24 @@ class CommitFile:
 
 
 def apply_journal(data: RawFile, journal: RawFile) -> bool:
-    """Bring the file to its last commit: apply a complete journal, empty a torn one; True when one was applied."""
+    """Bring the file to its last commit: apply a complete journal, empty a torn one; True when one was applied.
+
+    Raises:
+        BagFormatError: the journal belongs to another file.
+    """
     blob = journal.read_at(0, journal.size())
     pages = _complete_pages(blob)
-    for number, page in pages:
-        data.write_at(number * PAGE, page)
     if pages:
-        end: int = HEAD.unpack_from(blob)[1]
-        if data.size() < end:
-            data.truncate(end)
+        _magic, before, after, _count = HEAD.unpack_from(blob)
+        if committed_end(data) not in (before, after):
+            raise BagFormatError(
+                f"{journal.path} does not belong to {data.path}, which was replaced meanwhile; move the journal away"
+            )
+        for number, page in pages:
+            data.write_at(number * PAGE, page)
+        if data.size() < after:
+            data.truncate(after)
+        data.sync()
     if blob:
         journal.truncate(0)
     return bool(pages)
@@ -213,28 +269,32 @@ def apply_journal(data: RawFile, journal: RawFile) -> bool:
 def _complete_pages(blob: bytes) -> list[tuple[int, bytes]]:
     if len(blob) < HEAD.size + CRC.size:
         return []
-    magic, _end, count = HEAD.unpack_from(blob)
-    size = HEAD.size + count * (8 + PAGE)
+    magic, before, _after, count = HEAD.unpack_from(blob)
+    step = PAGE_NUMBER.size + PAGE
+    size = HEAD.size + count * step
     if magic != MAGIC or len(blob) < size + CRC.size or CRC.unpack_from(blob, size)[0] != crc32(blob[:size]):
         return []
-    starts = range(HEAD.size, size, 8 + PAGE)
-    return [(struct.unpack_from("<Q", blob, at)[0], blob[at + 8 : at + 8 + PAGE]) for at in starts]
+    starts = range(HEAD.size, size, step)
+    pages = [(PAGE_NUMBER.unpack_from(blob, at)[0], blob[at + PAGE_NUMBER.size : at + step]) for at in starts]
+    return pages if all(number * PAGE < before for number, _page in pages) else []
 
 
-def committed_end(data: RawFile, path: Path) -> int:
-    """End of file that the HDF5 superblock states (version 0 or 1, HDF5 File Format Specification III.A).
+def committed_end(data: RawFile) -> int:
+    """End of file that the HDF5 superblock states.
 
     Raises:
-        BagFormatError: there is no such superblock.
+        BagFormatError: there is no superblock of version 0 or 1.
     """
-    head = data.read_at(0, 64)
-    if len(head) < 64 or head[:8] != SIGNATURE or head[8] > 1 or head[13] != 8:
-        raise BagFormatError(f"{path} is not a bag: it does not begin with the HDF5 superblock that bags have")
-    at = 40 if head[8] == 0 else 44
-    end: int = struct.unpack_from("<Q", head, at)[0]
+    end: int = END.unpack(data.read_at(_end_place(data), END.size))[0]
     return end
 
 
+def _end_place(data: RawFile) -> int:
+    head = data.read_at(0, 64)
+    # byte 13: size of offsets
+    if len(head) < 64 or head[:8] != SIGNATURE or head[8] not in END_PLACE or head[13] != END.size:
+        raise BagFormatError(f"{data.path} is not a bag: it does not begin with the HDF5 superblock that bags have")
+    return END_PLACE[head[8]]
 
 
 def _address(view: memoryview) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from math import prod
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -23,6 +26,7 @@ RUNS = "runs"
 LEDGER = "ledger"
 CLOCK = "clock"
 CHECKSUMS = "checksums"
+OPEN_CHUNKS = "open_chunks"
 TOPICS = "topics"
 
 INDEX_DTYPE = np.dtype(
@@ -39,6 +43,7 @@ RUN_DTYPE = np.dtype([("topic", "<u4"), ("channel", "<u4"), ("layout", "<u4"), (
 LEDGER_DTYPE = np.dtype(
     [
         ("topic", "<u4"),
+        ("channel", "<u4"),
         ("kind", "u1"),
         ("first_sequence", "<u8"),
         ("last_sequence", "<u8"),
@@ -65,6 +70,7 @@ TOPIC_DTYPE = np.dtype(
         ("lost_before_us", "<u8"),
         ("lost_by_us", "<u8"),
         ("throttled", "<u8"),
+        ("paused", "<u8"),
         ("restarts", "<u8"),
         ("malformed", "<u8"),
         ("gaps", "<u8"),
@@ -80,11 +86,27 @@ LEDGER_KINDS = {
     "restart": 5,
     "malformed": 6,
     "silent": 7,
+    "paused": 8,
+    "repeated": 9,
 }
 
 # columns of the book, which have fixed numbers; those of topics are numbered from FIRST_COLUMN
 BOOK_COLUMNS = {DEFINITIONS: 0, RUNS: 1, LEDGER: 2, CLOCK: 3, CHECKSUMS: 4}
 FIRST_COLUMN = 16
+
+# what the numbers of a dataset are, in its attribute `units`
+INDEX_UNITS = (
+    "log_time_ns, publish_time_ns: ns since 1970-01-01 UTC; log_mono_ns: ns of a monotonic clock; "
+    "metadata_offset, metadata_size: bytes"
+)
+LEDGER_UNITS = "log_time_ns: ns since 1970-01-01 UTC"
+TOPIC_UNITS = (
+    "*_log_ns, *_publish_ns: ns since 1970-01-01 UTC; *_mono_ns: ns of a monotonic clock; bytes: bytes; others: counts"
+)
+METADATA_UNITS = "bytes (msgpack)"
+CLOCK_UNITS = "wall_ns: ns since 1970-01-01 UTC; mono_ns: ns of a monotonic clock"
+COLUMN_KINDS = ("fixed", "ragged", "bytes")
+OFFSET_UNITS = {"ragged": "rows", "bytes": "bytes"}
 
 SMALL_CHUNK = 4 << 10
 LARGE_CHUNK = 256 << 10
@@ -95,6 +117,10 @@ LARGE_ROW = 64 << 10
 MAX_LAYOUTS = 64
 MAX_FIXED_PER_BUFFER = 16
 MAX_BUFFERS = 64
+MAX_COLUMNS = 256
+# bounds on what a name can make us create
+MAX_LINK_BYTES = 255
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +140,7 @@ class ColumnSpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of the dataset."""
-        return int(np.dtype(self.dtype).itemsize * int(np.prod(self.shape, dtype=np.int64)))
+        return np.dtype(self.dtype).itemsize * prod(self.shape)
 
     def accepts(self, dtype: str, shape: tuple[int, ...]) -> bool:
         """Whether an array of this dtype and shape can be a row (or rows) of this column."""
@@ -131,9 +157,8 @@ def native_dtype(text: str) -> np.dtype[Any] | None:
         dtype = np.dtype(text)
     except (TypeError, ValueError, SyntaxError):
         return None
-    if dtype.kind in "biuMm" or (dtype.kind == "f" and dtype.itemsize <= 8) or (dtype.kind == "c" and dtype.itemsize <= 16):
-        return dtype
-    return dtype if dtype.kind == "S" and dtype.itemsize > 0 else None
+    largest = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16, "M": 8, "m": 8, "S": dtype.itemsize}
+    return dtype if 0 < dtype.itemsize <= largest.get(dtype.kind, 0) else None
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -142,20 +167,25 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def chunk_rows(row_bytes: int, expected_bytes: int, limit: int = LARGE_CHUNK) -> int:
-    """Rows per chunk for a column of which about `expected_bytes` come within a few seconds."""
+    """Rows per chunk, a power of two, for a column of which about `expected_bytes` come within a few seconds."""
     if row_bytes >= LARGE_ROW:
         return 1
     target = min(max(expected_bytes, SMALL_CHUNK), limit)
-    return max(1, 1 << (target // max(1, row_bytes)).bit_length() - 1)
+    return 1 << max(0, (target // row_bytes).bit_length() - 1)
 
 
 def path_component(text: str) -> str:
-    """One part of a topic name as an HDF5 link name: what HDF5 would read otherwise is written as %XX."""
+    """A name as an HDF5 link: what HDF5 would read otherwise is written as %XX, what is too long is cut short."""
     if text in ("", ".", ".."):
-        return "".join(f"%{ord(char):02X}" for char in text) or "%"
-    return "".join(f"%{ord(char):02X}" if char == "%" or ord(char) < 32 or char == "\x7f" else char for char in text)
+        return text.replace(".", "%2E") or "%"
+    link = re.sub(r"[%/\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", text)
+    if len(link.encode()) <= MAX_LINK_BYTES:
+        return link
+    short = link.encode()[: MAX_LINK_BYTES - 15].decode(errors="ignore")
+    return f"{short}~{crc32(link.encode()):08x}"
 
 
 def topic_path(topic: str) -> str:
     """Where a topic's group stands: its own name, each part escaped by `path_component`."""
-    return "/" + "/".join(path_component(part) for part in topic.removeprefix("/").split("/"))
+    parts = topic.removeprefix("/").split("/", MAX_DEPTH - 1)
+    return "/" + "/".join(map(path_component, parts))

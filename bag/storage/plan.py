@@ -1,4 +1,4 @@
-"""Decides how the buffers of a message are stored: what a metadata frame says of them, and which columns that asks for."""
+"""Decides how the buffers of a message are stored, from what its metadata frame says of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy as np
 
 from bag.records import Schema
 from bag.storage import layout as names
+from bag.storage.batch import Batch
 from bag.storage.layout import ColumnSpec, native_dtype
 from cortex.codec import Descriptor, descriptors
 from cortex.errors import CodecError
 
-# HDF5 cannot hold more dimensions than 32, nor chunks of 4 GiB
+# HDF5 holds 32 dimensions at most, and chunks below 4 GiB
 MAX_DIMENSIONS = 30
 MAX_ROW_BYTES = (4 << 30) - 1
+# what is remembered of metadata frames seen
+MAX_REMEMBERED = 256
+MAX_REMEMBERED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,48 +36,78 @@ class BufferShape:
 
 
 Signature = tuple[BufferShape, ...]
+# None where the parts of a message are kept whole
+MaybeSignature = Signature | None
 
 
-def signature_of(metadata: bytes, schema: Schema | None, buffers: int) -> Signature | None:
+class Signatures:
+    """Finds the signatures of messages; metadata frames seen before are not taken apart again."""
+
+    def __init__(self) -> None:
+        self._schema: Schema | None = None
+        self._known: dict[bytes, MaybeSignature] = {}
+
+    def of(self, batch: Batch, schema: Schema | None) -> list[MaybeSignature]:
+        """One for each message of a batch; None for a message whose buffers are not those its metadata tells of."""
+        metadata, buffers = batch.parts[1], batch.parts[2:]
+        if not buffers:
+            return [()] * len(batch)
+        if schema != self._schema:
+            self._schema = schema
+            self._known.clear()
+        first = metadata[0]
+        if all(meta == first for meta in metadata):
+            signature = self._signature(bytes(first), len(buffers))
+            if signature is None:
+                return [None] * len(batch)
+            sizes = (set(map(len, column)) for column in buffers)
+            if all(found == {part.nbytes} for found, part in zip(sizes, signature, strict=True)):
+                return [signature] * len(batch)
+        return [self._checked(parts) for parts in zip(metadata, *buffers, strict=True)]
+
+    def _checked(self, parts: Sequence[Any]) -> MaybeSignature:
+        metadata, *buffers = parts
+        signature = self._signature(bytes(metadata), len(buffers))
+        if signature is None or any(len(frame) != part.nbytes for frame, part in zip(buffers, signature, strict=True)):
+            return None
+        return signature
+
+    def _signature(self, metadata: bytes, buffers: int) -> MaybeSignature:
+        known = self._known.get(metadata)
+        if known is not None and len(known) == buffers:
+            return known
+        found = signature_of(metadata, self._schema, buffers)
+        if found is not None and len(metadata) <= MAX_REMEMBERED_BYTES:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            self._known[metadata] = found
+        return found
+
+
+def signature_of(metadata: bytes, schema: Schema | None, buffers: int) -> MaybeSignature:
     """The shapes of all `buffers` buffers in order, or None when the metadata does not account for each of them."""
+    if buffers > names.MAX_BUFFERS:
+        return None
     try:
         found = {item.buffer: item for item in reversed(descriptors(metadata))}
     except CodecError:
         return None
     if set(found) != set(range(buffers)):
         return None
-    shapes = [_shape_of(found[number], schema) for number in range(buffers)]
-    known = [shape for shape in shapes if shape is not None]
-    if len(known) < buffers or len({shape.name for shape in known}) < buffers:
-        return None
-    return tuple(known)
+    shapes = tuple(_shape_of(found[number], schema) for number in range(buffers))
+    return shapes if len({shape.name for shape in shapes}) == buffers else None
 
 
-def _shape_of(item: Descriptor, schema: Schema | None) -> BufferShape | None:
-    if any(size < 0 for size in item.shape):
-        return None
-    dtype = native_dtype(item.dtype)
-    itemsize = dtype.itemsize if dtype is not None else _itemsize(item.dtype)
-    if itemsize is None:
-        return None
-    return BufferShape(
-        buffer_name(item.path, schema), item.dtype, item.shape, itemsize * prod(item.shape), dtype is not None
-    )
-
-
-def _itemsize(text: str) -> int | None:
-    try:
-        dtype = np.dtype(text)
-    except (TypeError, ValueError, SyntaxError):
-        return None
-    return None if dtype.hasobject else dtype.itemsize
+def _shape_of(item: Descriptor, schema: Schema | None) -> BufferShape:
+    nbytes = np.dtype(item.dtype).itemsize * prod(item.shape)
+    native = native_dtype(item.dtype) is not None
+    return BufferShape(buffer_name(item.path, schema), item.dtype, item.shape, nbytes, native)
 
 
 def buffer_name(path: tuple[Any, ...], schema: Schema | None) -> str:
     """Readable name of a buffer: the field's name (`field0` when the class is unknown), then keys or positions."""
     position = path[0] if path and isinstance(path[0], int) else 0
-    known = schema is not None and position < len(schema.fields)
-    first = schema.fields[position].name if known and schema is not None else f"field{position}"
+    first = schema.fields[position].name if schema and position < len(schema.fields) else f"field{position}"
     rest = (part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part) for part in path[1:])
     return ".".join((first, *rest))
 

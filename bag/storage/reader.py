@@ -30,7 +30,7 @@ MERGE_ROWS = 1024
 # a publish time this far from the log time is not a time of sending
 SANE_LATENCY_NS = 5_000_000_000
 KIND_NAMES = {number: name for name, number in names.LEDGER_KINDS.items()}
-LOSSES = ("before_join", "lost_before_us", "lost_by_us", "throttled")
+LOSSES = ("before_join", "lost_before_us", "lost_by_us", "throttled", "paused")
 
 
 class BagReader:
@@ -65,7 +65,9 @@ class BagReader:
     def _load(self) -> None:
         attributes = self._h5.attrs
         if attributes.get("format") != names.FORMAT_NAME:
-            raise BagFormatError(f"{self.path} is an HDF5 file but not a bag: it lacks the attribute format={names.FORMAT_NAME}")
+            raise BagFormatError(
+                f"{self.path} is an HDF5 file but not a bag: it lacks the attribute format={names.FORMAT_NAME}"
+            )
         major = int(np.asarray(attributes["format_version"]).flat[0])
         if major > names.FORMAT_MAJOR:
             raise BagFormatError(
@@ -166,7 +168,7 @@ class BagReader:
         numbers = {
             name: int(row[name])
             for name in (
-                "messages bytes published_before_join lost_before_us lost_by_us restarts throttled malformed gaps".split()
+                "messages bytes published_before_join lost_before_us lost_by_us restarts throttled paused malformed gaps".split()
             )
         }
         known = {
@@ -256,7 +258,9 @@ class BagReader:
     def __enter__(self) -> BagReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -2,45 +2,54 @@
 
 The journal is applied, the tail is replayed through the ordinary writer, and the result becomes visible by one atomic
 commit. A crash in the middle of it changes nothing: the next opening starts again from the same journal and tail.
-Large frames of the tail lie in the bag file beyond its committed end, where the replay itself writes; they
-are copied to the spill first.
+Large frames of the tail lie in the bag file beyond its committed end; the replay writes behind them, so that they
+stay as they are until it is through. (The space they took is lost: at most what came between two commits.)
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import struct
 from dataclasses import dataclass
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from bag.errors import BagBusyError
+from bag.errors import BagBusyError, BagError
 from bag.storage import layout as names
 from bag.storage.account import Account
 from bag.storage.columns import TopicColumns
-from bag.storage.definitions import Definitions, channel_from, parse_definitions, schema_from
+from bag.storage.definitions import channel_from, parse_definitions, schema_from
 from bag.storage.disk import FileOpener, RawFile
 from bag.storage.journal import apply_journal, committed_end
 from bag.storage.sidecars import Sidecars
-from bag.storage.tail import BATCH, NOTE, decode_batch, read_tail
+from bag.storage.tail import BATCH, BATCH_KIND, NOTE, Record, decode_batch, read_tail
 from bag.storage.topic import TopicWriter
-from bag.storage.writer import BagWriter
+from bag.storage.tree import attribute, dataset_at, node_at, open_bag_file, read_rows, table
+from bag.storage.writer import BagWriter, Unfinished
+from cortex.wire import HEADER
 
-# magic, commits of the bag, committed end in bytes
-SPILL = struct.Struct("<8sQQ")
-SPILL_MAGIC = b"CXSPILL1"
-COPY_BYTES = 8 << 20
+# what reading a record can raise when a CRC fits and yet it is none of ours
+NO_RECORD = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, struct.error)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RollForward:
-    """What roll forward did: whether a journal was applied, and how many messages came back from the tail."""
+    """What roll forward did: whether a journal was applied, and how many messages came back from the tail.
+
+    `problem` says why the tail could not be taken in; it stays beside the bag, which opens as of its last commit.
+    """
 
     journal_applied: bool
     messages: int
+    problem: str = ""
 
 
 def roll_forward(path: Path, opener: FileOpener = RawFile) -> RollForward | None:
@@ -49,43 +58,59 @@ def roll_forward(path: Path, opener: FileOpener = RawFile) -> RollForward | None
     Raises:
         BagBusyError: the writer is alive.
         BagFormatError: the file is not a bag.
-        OSError: the disk refuses (full, read-only).
+        BagError: nothing can be written beside the bag.
     """
     sidecars = Sidecars(path, opener)
     if not sidecars.exist():
         return None
-    if not sidecars.lock():
-        raise BagBusyError(f"{path} is being written by another process; wait until it is closed")
     try:
-        if not path.exists():
-            sidecars.remove()
-            return None
-        data = opener(path)
-        try:
-            applied = apply_journal(data, sidecars.journal)
-            messages = _replay(path, data, sidecars, committed_end(data, path))
-        finally:
-            data.close()
+        if not sidecars.lock():
+            raise BagBusyError(f"{path} is being written by another process; wait until it is closed")
+        if path.exists():
+            return _finish(path, sidecars, opener)
         sidecars.remove()
-        return RollForward(applied, messages)
+        return None
+    except OSError as error:
+        raise BagError(
+            f"{path} was not closed and must be brought in order first, which failed ({error}); "
+            f"copy it with its .journal and .tail to where there is space and you may write"
+        ) from error
     finally:
         sidecars.close()
 
 
-def _replay(path: Path, data: RawFile, sidecars: Sidecars, end: int) -> int:
-    writer = BagWriter(path, resume=(data, sidecars, end))
+def _finish(path: Path, sidecars: Sidecars, opener: FileOpener) -> RollForward:
+    data = opener(path)
     try:
-        restore(writer)
-        records = read_tail(sidecars.tail, writer.commits)
-        spill: RawFile | None = None
-        messages = 0
-        for kind, payload in records:
-            if spill is None:
-                spill = _spill(data, sidecars, writer.commits, end)
-            if kind == NOTE:
-                _take_note(writer, json.loads(payload))
-            else:
-                messages += _take_batch(writer, payload, spill, end)
+        applied = apply_journal(data, sidecars.journal)
+        end, commits = committed_end(data), _commits_of(path)
+        reaches = [record.reach for record in read_tail(sidecars.tail, commits, end)]
+        if not reaches:
+            # nothing refers to what lies behind
+            data.truncate(end)
+            sidecars.remove()
+            return RollForward(applied, 0)
+        try:
+            return RollForward(applied, _replay(path, Unfinished(data, sidecars, end, max(reaches)), commits))
+        except (BagError, *NO_RECORD, OSError, RuntimeError) as error:
+            problem = f"{path} opens as of its last commit; what came later waits in its .tail ({error})"
+            logger.warning("%s", problem)
+            return RollForward(applied, 0, problem)
+    finally:
+        data.close()
+
+
+def _commits_of(path: Path) -> int:
+    with open_bag_file(path) as root:
+        return int(attribute(node_at(root, names.BOOK), "commits", 0))
+
+
+def _replay(path: Path, unfinished: Unfinished, commits: int) -> int:
+    writer = BagWriter(path, resume=unfinished)
+    try:
+        restore(writer, commits)
+        records = read_tail(unfinished.sidecars.tail, commits, unfinished.committed)
+        messages = sum(_take(writer, record, unfinished.data) for record in records)
         writer.close(complete=False)
     except BaseException:
         writer.abort()
@@ -93,19 +118,12 @@ def _replay(path: Path, data: RawFile, sidecars: Sidecars, end: int) -> int:
     return messages
 
 
-def _spill(data: RawFile, sidecars: Sidecars, commits: int, end: int) -> RawFile:
-    spill = sidecars.spill()
-    head = SPILL.pack(SPILL_MAGIC, commits, end)
-    # a head that fits was written last, by a recovery that was itself interrupted: the copy is whole
-    if spill.read_at(0, SPILL.size) == head:
-        return spill
-    spill.truncate(0)
-    size = data.size()
-    for at in range(end, size, COPY_BYTES):
-        spill.write_at(SPILL.size + at - end, data.read_at(at, min(COPY_BYTES, size - at)))
-    spill.sync()
-    spill.write_at(0, head)
-    return spill
+def _take(writer: BagWriter, record: Record, data: RawFile) -> int:
+    if record.kind == BATCH_KIND:
+        return _take_batch(writer, record.payload, data)
+    if record.kind == NOTE:
+        _take_note(writer, json.loads(record.payload))
+    return 0
 
 
 def _take_note(writer: BagWriter, note: dict[str, Any]) -> None:
@@ -117,40 +135,65 @@ def _take_note(writer: BagWriter, note: dict[str, Any]) -> None:
         writer.note(channel, kind, tuple(sequences), number, log_time_ns)
     elif "mark" in note:
         writer.mark(*note["mark"])
+    elif "clock" in note:
+        writer.note_clock(*note["clock"])
 
 
-def _take_batch(writer: BagWriter, payload: bytes, spill: RawFile, end: int) -> int:
-    topic = writer.channels[BATCH.unpack_from(payload)[0]].topic.encode()
-    channel, rows = decode_batch(payload, topic, lambda offset, size: spill.read_at(SPILL.size + offset - end, size))
-    writer.append(channel, rows)
-    return len(rows)
+def _take_batch(writer: BagWriter, payload: bytes, data: RawFile) -> int:
+    channel = BATCH.unpack_from(payload)[0]
+    topic = writer.channels[channel].topic.encode()
+    taken = 0
+    for damaged, rows in groupby(decode_batch(payload, topic, data.read_at), lambda row: None in row[2]):
+        if not damaged:
+            good = list(rows)
+            writer.append(channel, good)
+            taken += len(good)
+            continue
+        for log_time_ns, _mono, parts in rows:
+            # only after a power cut: the frame was on its way to the disk
+            sequence = HEADER.unpack_from(parts[1])[2]
+            writer.note(channel, "lost_by_us", (sequence, sequence), 1, log_time_ns)
+    return taken
 
 
-def restore(writer: BagWriter) -> None:
-    """Bring a resumed writer to the state it had after the last commit."""
+def restore(writer: BagWriter, commits: int) -> None:
+    """Bring a resumed writer to the state it had after the last commit.
+
+    Raises:
+        IntegrityError, BagFormatError: the bag is damaged.
+    """
     root = writer.h5
-    book = root[names.BOOK]
-    definitions = parse_definitions(book[names.DEFINITIONS][()].tobytes(), str(writer.path))
-    runs = book[names.RUNS][()]
-    summaries = book[names.TOPICS][()]
-    topics = []
-    for number, (name, group) in enumerate(definitions.topics):
-        account = Account(number, writer.book, summaries[number])
-        topics.append((name, _restore_topic(writer, root[group], definitions, account, runs)))
-    writer.adopt(definitions, int(book.attrs["commits"]), topics)
+    definitions = parse_definitions(table(root, names.DEFINITIONS, np.dtype("u1")).tobytes(), str(writer.path))
+    summaries = table(root, names.TOPICS, names.TOPIC_DTYPE)
+    runs = table(root, names.RUNS, names.RUN_DTYPE)
+    ledger = table(root, names.LEDGER, names.LEDGER_DTYPE)
+    numbers = count(definitions.next_number)
+    topics = {}
+    for number, (name, path) in enumerate(definitions.topics):
+        own = runs[runs["topic"] == number]
+        columns = definitions.columns.get(number, [])
+        index = next((dataset_at(root, column.path) for column in columns if column.kind == "index"), None)
+        expected = _expected(index, own, ledger[ledger["topic"] == number])
+        account = Account(number, writer.book, summaries[number], expected)
+        opened = TopicColumns(writer.file, node_at(root, path), writer.book, number, numbers.__next__)
+        layouts = [layout for layout in definitions.layouts.values() if layout.topic == number]
+        opened.resume(columns, layouts)
+        topics[name] = TopicWriter(writer.file, opened, writer.book, account)
+        topics[name].resume((int(own[-1]["channel"]), int(own[-1]["layout"])) if len(own) else None)
+    writer.book.checksums.resume(table(root, names.OPEN_CHUNKS, names.CHECKSUM_DTYPE))
+    writer.adopt(definitions, commits, topics, numbers)
 
 
-def _restore_topic(
-    writer: BagWriter, group: h5py.Group, definitions: Definitions, account: Account, runs: Any
-) -> TopicWriter:
-    number = account.topic
-    columns = TopicColumns(writer.file, group, writer.book, number, writer.next_number)
-    layouts = [layout for layout in definitions.layouts.values() if layout.topic == number]
-    columns.resume(definitions.columns.get(number, []), layouts)
-    topic = TopicWriter(writer.file, columns, writer.book, account)
-    own = np.flatnonzero(runs["topic"] == number)
-    if columns.index is not None and columns.metadata is not None and len(own):
-        last = runs[own[-1]]
-        account.continues(int(last["channel"]))
-        topic.resume(columns.index.count, (int(last["channel"]), int(last["layout"])), columns.metadata.count)
-    return topic
+# the sequence each channel of a topic would use next, from its last message and what the ledger tells later
+def _expected(index: h5py.Dataset | None, runs: NDArray[Any], ledger: NDArray[Any]) -> dict[int, int]:
+    out: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    if index is not None and len(runs):
+        stops = np.append(runs["first"][1:], index.shape[0])
+        for channel in np.unique(runs["channel"]).tolist():
+            ends[channel] = end = int(stops[runs["channel"] == channel][-1])
+            out[channel] = int(read_rows(index, end - 1, end)[0]["sequence"]) + 1
+    for row in ledger[np.isin(ledger["kind"], [names.LEDGER_KINDS[kind] for kind in ("lost_by_us", "throttled")])]:
+        if int(row["message"]) >= ends.get(int(row["channel"]), 0):
+            out[int(row["channel"])] = int(row["last_sequence"]) + 1
+    return out

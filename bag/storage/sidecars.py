@@ -1,4 +1,4 @@
-"""The files that stand beside a bag while it is written: journal, tail and, during recovery, the spill.
+"""The files that stand beside a bag while it is written: the journal and the tail.
 
 Whoever holds the lock of the journal may write the bag. Sidecars without a lock are those of a writer that died.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bag.storage.disk import FileOpener, RawFile
 
-SUFFIXES = (".journal", ".tail", ".spill")
+JOURNAL, TAIL = ".journal", ".tail"
 
 
 class Sidecars:
@@ -21,51 +21,47 @@ class Sidecars:
     """
 
     def __init__(self, path: Path, opener: FileOpener = RawFile) -> None:
-        self.paths = {suffix: path.with_name(path.name + suffix) for suffix in SUFFIXES}
+        self.paths = {suffix: path.with_name(path.name + suffix) for suffix in (JOURNAL, TAIL)}
         self._opener = opener
         self._open: dict[str, RawFile] = {}
 
     def exist(self) -> bool:
         """Whether a writer is at work or died."""
-        return self.paths[".journal"].exists() or self.paths[".tail"].exists()
+        return any(path.exists() for path in self.paths.values())
 
     def lock(self) -> bool:
-        """Become the writer; False when another process is."""
+        """Become the writer; False when somebody else is."""
         while True:
-            journal = self._opener(self.paths[".journal"], create=True)
+            journal = self._opener(self.paths[JOURNAL], create=True)
             if not journal.try_lock():
                 journal.close()
                 return False
-            # the one we waited behind may have removed the file we locked
+            # whoever had the lock before may have removed the file we opened
             if journal.is_at_its_path():
-                self._open[".journal"] = journal
+                self._open[JOURNAL] = journal
                 return True
-            journal.close()
-
-    def is_locked(self) -> bool:
-        """Whether a writer is at work."""
-        try:
-            journal = self._opener(self.paths[".journal"])
-        except FileNotFoundError:
-            return False
-        try:
-            return not journal.try_lock()
-        finally:
             journal.close()
 
     @property
     def journal(self) -> RawFile:
         """The journal, open since `lock`."""
-        return self._open[".journal"]
+        return self._open[JOURNAL]
 
     @property
     def tail(self) -> RawFile:
         """The tail, opened or created at first use."""
-        return self._get(".tail")
+        if TAIL not in self._open:
+            self._open[TAIL] = self._opener(self.paths[TAIL], create=True)
+        return self._open[TAIL]
 
-    def spill(self) -> RawFile:
-        """The spill, opened or created at first use."""
-        return self._get(".spill")
+    def in_use(self) -> bool:
+        """Whether they hold anything of a writer that died."""
+        return self.journal.size() > 0 or self.paths[TAIL].exists()
+
+    def empty(self) -> None:
+        """Drop what a dead writer left, when its bag is no more."""
+        self.journal.truncate(0)
+        self.tail.truncate(0)
 
     def close(self) -> None:
         """Close all, giving up the lock; the files stay."""
@@ -75,11 +71,6 @@ class Sidecars:
 
     def remove(self) -> None:
         """Remove all from the disk, the journal last, and give up the lock."""
-        for suffix in reversed(SUFFIXES):
+        for suffix in (TAIL, JOURNAL):
             self.paths[suffix].unlink(missing_ok=True)
         self.close()
-
-    def _get(self, suffix: str) -> RawFile:
-        if suffix not in self._open:
-            self._open[suffix] = self._opener(self.paths[suffix], create=True)
-        return self._open[suffix]

@@ -1,38 +1,55 @@
 """The tail: a sidecar that holds what arrived since the last commit, so that a killed recorder loses nothing.
 
 It is a log of what the writer was told: definitions, batches, notes. A commit makes all of it obsolete and starts a new
-tail under the next commit number, so a tail whose number is not the bag's is stale. Every record has a CRC; reading
-stops at the first that is torn. Large frames are not repeated here: they already lie in the bag file beyond
-its committed end, and the record only says where.
+tail for the next one; a tail that does not fit the last commit of the bag is stale. Every record has a CRC; reading
+stops at the first that is torn. Large frames are not repeated here: they already lie in the bag file beyond its
+committed end, and the record only says where.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bag.storage.batch import Batch, Row
-from bag.storage.column import Piece
 from bag.storage.disk import RawFile, crc32
 
 MAGIC = b"CXTAIL01"
-HEAD = struct.Struct("<8sQ")
-# payload size, crc of the payload, kind
-RECORD = struct.Struct("<QIB")
-BATCH = struct.Struct("<IIH")
+# magic, commits of the bag so far, its committed end
+HEAD = struct.Struct("<8sQQ")
+# crc of the rest of the head and the payload; size of the payload, reach, kind
+RECORD_CRC = struct.Struct("<I")
+RECORD = struct.Struct("<QQB")
+RECORD_SIZE = RECORD_CRC.size + RECORD.size
+# channel, messages, parts
+BATCH = struct.Struct("<III")
 NOTE, BATCH_KIND = 1, 2
 # how the same part of every message of a batch is written
 SAME_SIZE, SIZES, CONSTANT, REFERENCES = range(4)
 PART = struct.Struct("<BQ")
+# number of pieces, crc of the part
 REFERENCE = struct.Struct("<QI")
+# offset and size in the bag file
 PIECE = struct.Struct("<QQ")
 
+# where bytes lie in the bag file: offset, size
+Piece = tuple[int, int]
 # for one part of a batch: per message the pieces in the bag file
 References = Sequence[Sequence[Piece]]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One whole record of a tail. The bytes of the bag file below `reach` must stay as they are to read it."""
+
+    kind: int
+    payload: bytes
+    reach: int
 
 
 class Tail:
@@ -40,46 +57,46 @@ class Tail:
 
     Args:
         file: the open sidecar, or None to keep no tail (what is written can be made again).
-        number: commits of the bag so far.
+        commits: commits of the bag so far.
+        end: committed end of the bag in bytes.
     """
 
-    def __init__(self, file: RawFile | None, number: int) -> None:
+    def __init__(self, file: RawFile | None, commits: int, end: int) -> None:
         self._file = file
-        self._end = 0
-        self.restart(number)
+        self._at = 0
+        self.restart(commits, end)
 
-    def restart(self, number: int) -> None:
-        """Drop everything: commit `number` holds it."""
-        self._number = number
-        if self._file is not None and (self._end or self._file.size()):
+    def restart(self, commits: int, end: int) -> None:
+        """Drop everything: this commit holds it."""
+        self._head = HEAD.pack(MAGIC, commits, end)
+        if self._file is not None and (self._at or self._file.size()):
             self._file.truncate(0)
-        self._end = 0
+        self._at = 0
 
     def note(self, note: dict[str, Any]) -> None:
         """Log anything that is not a batch, as JSON."""
         self._append(NOTE, [json.dumps(note).encode()])
 
-    def batch(self, channel: int, batch: Batch, placed: dict[int, References]) -> None:
+    def batch(self, channel: int, batch: Batch, placed: Mapping[int, References]) -> None:
         """Log a batch; `placed[k]` says where part k of every message already lies in the bag file."""
         if self._file is None:
             return
-        pieces: list[Any] = [BATCH.pack(channel, len(batch), len(batch.parts)), batch.log_time.tobytes()]
-        pieces.append(batch.log_mono.tobytes())
+        pieces: list[Any] = [BATCH.pack(channel, len(batch), len(batch.parts))]
+        pieces.append(batch.log_time.tobytes() + batch.log_mono.tobytes())
         for number, part in enumerate(batch.parts):
             pieces.extend(_references(part, placed[number]) if number in placed else _inline(part))
-        self._append(BATCH_KIND, pieces)
+        ends = (offset + size for places in placed.values() for where in places for offset, size in where)
+        self._append(BATCH_KIND, pieces, max(ends, default=0))
 
-    def _append(self, kind: int, pieces: list[Any]) -> None:
+    def _append(self, kind: int, pieces: list[Any], reach: int = 0) -> None:
         if self._file is None:
             return
-        if self._end == 0:
-            self._file.write_at(0, HEAD.pack(MAGIC, self._number))
-            self._end = HEAD.size
-        crc = size = 0
+        head = RECORD.pack(sum(map(len, pieces)), reach, kind)
+        crc = crc32(head)
         for piece in pieces:
             crc = crc32(piece, crc)
-            size += len(piece)
-        self._end += self._file.write_pieces_at(self._end, [RECORD.pack(size, crc, kind), *pieces])
+        start = b"" if self._at else self._head
+        self._at += self._file.write_pieces_at(self._at, [start + RECORD_CRC.pack(crc) + head, *pieces])
 
 
 def _inline(part: Sequence[Any]) -> list[Any]:
@@ -87,11 +104,11 @@ def _inline(part: Sequence[Any]) -> list[Any]:
     size = len(first)
     if len(part) == 1:
         return [PART.pack(SAME_SIZE, size), first]
-    sizes = np.fromiter(map(len, part), np.uint64, len(part))
-    if (sizes != size).any():
-        return [PART.pack(SIZES, 0), sizes.tobytes(), b"".join(part)]
     if isinstance(first, bytes) and part.count(first) == len(part):
         return [PART.pack(CONSTANT, size), first]
+    sizes = np.fromiter(map(len, part), "<u8", len(part))
+    if (sizes != size).any():
+        return [PART.pack(SIZES, 0), sizes.tobytes(), b"".join(part)]
     return [PART.pack(SAME_SIZE, size), b"".join(part)]
 
 
@@ -103,65 +120,80 @@ def _references(part: Sequence[Any], places: References) -> list[bytes]:
     return [b"".join(out)]
 
 
-def read_tail(file: RawFile, number: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (kind, payload) of every whole record of a tail that belongs to commit `number`."""
-    head = file.read_at(0, HEAD.size)
-    if len(head) < HEAD.size or HEAD.unpack(head) != (MAGIC, number):
+def read_tail(file: RawFile, commits: int, end: int) -> Iterator[Record]:
+    """Yield every whole record of a tail that continues the commit with this number and committed end."""
+    if file.read_at(0, HEAD.size) != HEAD.pack(MAGIC, commits, end):
         return
-    at, end = HEAD.size, file.size()
-    while at + RECORD.size <= end:
-        size, crc, kind = RECORD.unpack(file.read_at(at, RECORD.size))
-        if at + RECORD.size + size > end:
+    at, stop = HEAD.size, file.size()
+    while at + RECORD_SIZE <= stop:
+        head = file.read_at(at, RECORD_SIZE)
+        size, reach, kind = RECORD.unpack_from(head, RECORD_CRC.size)
+        if at + RECORD_SIZE + size > stop:
             return
-        payload = file.read_at(at + RECORD.size, size)
-        if crc32(payload) != crc:
+        payload = file.read_at(at + RECORD_SIZE, size)
+        if crc32(payload, crc32(head[RECORD_CRC.size :])) != RECORD_CRC.unpack_from(head)[0]:
             return
-        yield kind, payload
-        at += RECORD.size + size
+        yield Record(kind, payload, reach)
+        at += RECORD_SIZE + size
 
 
-def decode_batch(payload: bytes, topic: bytes, fetch: Callable[[int, int], bytes]) -> tuple[int, list[Row]]:
-    """Channel and rows of a batch record; `fetch(offset, size)` reads what the record only refers to.
+def decode_batch(payload: bytes, topic: bytes, fetch: Callable[[int, int], bytes]) -> list[Row]:
+    """Rows of a batch record; `fetch(offset, size)` reads what the record only refers to.
 
     Rows whose referred bytes are damaged end the list: nothing after them may be trusted either.
+
+    Raises:
+        ValueError, struct.error: the payload is not that of a batch.
     """
-    channel, count, parts = BATCH.unpack_from(payload)
-    at = BATCH.size
-    log_time = np.frombuffer(payload, np.int64, count, at).tolist()
-    log_mono = np.frombuffer(payload, np.int64, count, at + 8 * count).tolist()
-    at += 16 * count
-    columns: list[list[bytes | None]] = []
+    _channel, count, parts = BATCH.unpack_from(payload)
+    times = np.frombuffer(payload, "<i8", 2 * count, BATCH.size).tolist()
+    at = BATCH.size + 16 * count
+    columns: list[Sequence[bytes | None]] = []
     for _ in range(parts):
         column, at = _decode_part(payload, at, count, fetch)
         columns.append(column)
     rows: list[Row] = []
-    for wall, mono, *frames in zip(log_time, log_mono, *columns, strict=True):
+    for wall, mono, *frames in zip(times[:count], times[count:], *columns, strict=True):
         if None in frames:
             break
         rows.append((wall, mono, [topic, *frames]))
-    return channel, rows
+    return rows
 
 
 def _decode_part(
     payload: bytes, at: int, count: int, fetch: Callable[[int, int], bytes]
-) -> tuple[list[bytes | None], int]:
+) -> tuple[Sequence[bytes | None], int]:
     mode, size = PART.unpack_from(payload, at)
     at += PART.size
-    out: list[bytes | None] = []
-    if mode == CONSTANT:
-        return [payload[at : at + size]] * count, at + size
     if mode == REFERENCES:
-        for _ in range(count):
-            pieces, crc = REFERENCE.unpack_from(payload, at)
-            at += REFERENCE.size
-            places = [PIECE.unpack_from(payload, at + PIECE.size * k) for k in range(pieces)]
-            at += PIECE.size * pieces
-            frame = b"".join(fetch(*place) for place in places)
-            out.append(frame if crc32(frame) == crc else None)
-        return out, at
-    sizes = [size] * count if mode == SAME_SIZE else np.frombuffer(payload, np.uint64, count, at).tolist()
-    at += 0 if mode == SAME_SIZE else 8 * count
+        return _decode_references(payload, at, count, fetch)
+    if mode == CONSTANT:
+        sizes, each = [size], count
+    elif mode == SAME_SIZE:
+        sizes, each = [size] * count, 1
+    elif mode == SIZES:
+        sizes, each = np.frombuffer(payload, "<u8", count, at).tolist(), 1
+        at += 8 * count
+    else:
+        raise ValueError(f"a part is written in the unknown way {mode}")
+    if at + sum(sizes) > len(payload):
+        raise ValueError("a batch is shorter than it says")
+    out: list[bytes | None] = []
     for length in sizes:
         out.append(payload[at : at + length])
         at += length
+    return out * each, at
+
+
+def _decode_references(
+    payload: bytes, at: int, count: int, fetch: Callable[[int, int], bytes]
+) -> tuple[Sequence[bytes | None], int]:
+    out: list[bytes | None] = []
+    for _ in range(count):
+        pieces, crc = REFERENCE.unpack_from(payload, at)
+        at += REFERENCE.size
+        places = [PIECE.unpack_from(payload, at + PIECE.size * number) for number in range(pieces)]
+        at += PIECE.size * pieces
+        frame = b"".join(fetch(*place) for place in places)
+        out.append(frame if crc32(frame) == crc else None)
     return out, at

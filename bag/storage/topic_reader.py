@@ -140,7 +140,9 @@ class TopicReader:
         try:
             return self._layouts[number]
         except KeyError:
-            raise IntegrityError(f"topic {self.name} refers to layout {number}, which the bag does not define") from None
+            raise IntegrityError(
+                f"topic {self.name} refers to layout {number}, which the bag does not define"
+            ) from None
 
     def columns_of(self, layout: LayoutDefinition) -> list[StoredColumn]:
         """The columns of a layout; for parts kept whole the one that holds them."""

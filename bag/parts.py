@@ -1,0 +1,203 @@
+"""The files behind an open bag: one or several splits, on disk or in object storage, put in order on one time line.
+
+A file is opened again by itself in a process that inherited it (HDF5 must not be shared across a fork), and a value
+that was sent to another process carries the names of the files only.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bag.errors import BagError, MissingExtraError
+from bag.storage.bulk import RemoteBagReader
+from bag.storage.reader import BagReader
+from bag.storage.topic_reader import TopicReader
+
+Source: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
+
+# clocks that differ by less belong to one boot of one machine, so that monotonic times compare
+SAME_CLOCK_NS = 60_000_000_000
+# a range read from object storage costs a round trip, so ask for more than the few bytes HDF5 wants
+REMOTE_BLOCK = 4 << 20
+
+
+def is_url(text: str) -> bool:
+    """Whether this names something that fsspec opens."""
+    return "://" in text
+
+
+def expand(source: Source) -> tuple[str, ...]:
+    """The files a path, URL, glob or list of them names, sorted within a glob.
+
+    Raises:
+        FileNotFoundError: a glob matches nothing, or the list is empty.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        found = tuple(name for item in source for name in expand(item))
+        if not found:
+            raise FileNotFoundError("the list of bags is empty")
+        return found
+    text = os.fspath(source)
+    if not any(char in text for char in "*?[") or (not is_url(text) and os.path.exists(text)):
+        return (text,)
+    matched = _glob_url(text) if is_url(text) else sorted(glob.glob(text, recursive=True))
+    if not matched:
+        raise FileNotFoundError(f"no bag matches {text}")
+    return tuple(matched)
+
+
+def _glob_url(text: str) -> list[str]:
+    filesystem, path = filesystem_of(text)
+    protocol = text.split("://", 1)[0]
+    return sorted(f"{protocol}://{name}" for name in filesystem.glob(path))
+
+
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path in it.
+
+    Raises:
+        MissingExtraError: fsspec, or what it needs for this kind of URL, is not installed.
+    """
+    try:
+        import fsspec
+        from fsspec.core import url_to_fs
+
+        found: tuple[Any, str] = url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtraError(f"Opening {url}", "remote") from error
+    del fsspec
+    return found
+
+
+class Part:
+    """One file of a bag.
+
+    `shift_ns` is what its monotonic times need to stand on the time line of the whole bag.
+
+    Raises:
+        FileNotFoundError, BagFormatError, BagBusyError: as `bag.open` says.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.shift_ns = 0
+        self._reader: BagReader | None = None
+        self._process = 0
+        self._closed = False
+        self.span = self.reader.span_ns()
+
+    @property
+    def reader(self) -> BagReader:
+        """The storage below, of this process.
+
+        Raises:
+            BagError: the bag was closed.
+        """
+        if self._closed:
+            raise BagError(f"{self.path} was closed; open it again to read from it")
+        if self._reader is None or self._process != os.getpid():
+            self._reader, self._process = _open(self.path), os.getpid()
+        return self._reader
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._closed = True
+        if self._reader is not None and self._process == os.getpid():
+            self._reader.close()
+        self._reader = None
+
+
+def _open(path: str) -> BagReader:
+    if not is_url(path):
+        return BagReader(path)
+    filesystem, inner = filesystem_of(path)
+    size = int(filesystem.size(inner))
+    file = filesystem.open(inner, "rb", block_size=REMOTE_BLOCK, cache_type="background")
+    return RemoteBagReader(path, file, size)
+
+
+def open_parts(paths: Sequence[str]) -> list[Part]:
+    """Open the files of a bag and put them in order of time, on one time line."""
+    parts: list[Part] = []
+    try:
+        parts.extend(Part(path) for path in paths)
+    except BaseException:
+        for part in parts:
+            part.close()
+        raise
+    parts.sort(key=lambda part: part.span[0] if part.span else 0)
+    filled = [part.span for part in parts if part.span]
+    for part in parts:
+        if part.span and filled:
+            part.shift_ns = _shift(filled[0], part.span)
+    return parts
+
+
+def _shift(first: tuple[int, int, int], span: tuple[int, int, int]) -> int:
+    drift = (span[0] - span[1]) - (first[0] - first[1])
+    return 0 if abs(drift) < SAME_CLOCK_NS else drift
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Messages first..last-1 of one topic in one file; `start` counts them within the topic."""
+
+    part: Part
+    topic: str
+    first: int
+    last: int
+    start: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    @property
+    def reader(self) -> TopicReader:
+        """The topic's reader in this file."""
+        return self.part.reader.topics[self.topic]
+
+    def index(self, field: str) -> NDArray[Any]:
+        """One column of the index; monotonic times are on the time line of the whole bag."""
+        values = np.ascontiguousarray(self.reader.index(self.first, self.last)[field])
+        return values + self.part.shift_ns if field == "log_mono_ns" else values
+
+
+def pieces_of(parts: Sequence[Part], topic: str) -> list[Piece]:
+    """Where the messages of a topic are, in the order of the files."""
+    out: list[Piece] = []
+    start = 0
+    for part in parts:
+        reader = part.reader.topics.get(topic)
+        if reader is not None:
+            out.append(Piece(part, topic, 0, len(reader), start))
+            start += len(reader)
+    return out
+
+
+def cut_pieces(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
+    """Messages start..stop-1 of those; at least one piece stays, maybe empty, so that the topic is still known."""
+    out: list[Piece] = []
+    taken = 0
+    for piece in pieces:
+        low = max(start - piece.start, 0)
+        high = min(stop - piece.start, len(piece))
+        if high > low:
+            out.append(Piece(piece.part, piece.topic, piece.first + low, piece.first + high, taken))
+            taken += high - low
+    if not out and pieces:
+        first = pieces[0]
+        out.append(Piece(first.part, first.topic, first.first, first.first, 0))
+    return out
+
+
+def local_path(path: str) -> Path | str:
+    """The path as `Bag.path` shows it: URLs stay text."""
+    return path if is_url(path) else Path(path)

@@ -1,0 +1,288 @@
+"""A bag seen through its checksums: every byte that comes out is proven, and none of it is read by HDF5.
+
+It offers the topics as TopicReader does for an ordinary bag, with datasets that are backed by `ColumnBytes`: the same
+code path with one part swapped. `open_proven` takes the table of checksums from a bag that opens,
+`carve` from whatever is left of one that does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bag.errors import BagFormatError, IntegrityError
+from bag.storage import layout as names
+from bag.storage.carve import find_table
+from bag.storage.chunks import Chunk, ColumnBytes, Decoder, InputFile, chunks_of
+from bag.storage.damage import reading
+from bag.storage.disk import Buffer
+from bag.storage.definitions import Definitions, parse_definitions
+from bag.storage.filters import decoder_of
+from bag.storage.layout import stored_dtype
+from bag.storage.reader import BagReader
+from bag.storage.topic_reader import TopicReader
+
+BOOK_DTYPES = {
+    names.RUNS: names.RUN_DTYPE,
+    names.LEDGER: names.LEDGER_DTYPE,
+    names.CLOCK: names.CLOCK_DTYPE,
+}
+# what only HDF5 can give
+STATED = {names.CHECKSUMS: names.CHECKSUM_DTYPE, names.TOPICS: names.TOPIC_DTYPE}
+OFFSETS_DTYPE = np.dtype("<u8")
+BYTES_DTYPE = np.dtype("u1")
+
+
+class ProvenDataset:
+    """Rows of a column, sliced like a dataset of h5py."""
+
+    def __init__(self, column: ColumnBytes, dtype: np.dtype[Any], row_shape: tuple[int, ...]) -> None:
+        self.column = column
+        self.dtype = dtype
+        self.row_bytes = int(dtype.itemsize * prod(row_shape))
+        self._row_shape = row_shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, *shape of a row)."""
+        return (self.column.size // max(1, self.row_bytes), *self._row_shape)
+
+    def raw(self, start: int, stop: int) -> bytes:
+        """Bytes of rows start..stop-1."""
+        return self.column.read(start * self.row_bytes, stop * self.row_bytes)
+
+    def pieces(self, start: int, stop: int) -> Iterator[Buffer]:
+        """The same, a chunk at a time and without a copy."""
+        return self.column.pieces(start * self.row_bytes, stop * self.row_bytes)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop = int(rows.start), int(rows.stop)
+        return np.frombuffer(self.raw(start, stop), self.dtype).reshape(max(0, stop - start), *self._row_shape)
+
+
+@dataclass(slots=True)
+class ProvenBag:
+    """What a bag holds, as far as its checksums prove it.
+
+    `summaries` and `attributes` are those that the bag states, empty for a carved one; `closed_cleanly` is None where
+    nobody can tell. `columns` is by column number, the book's included.
+    """
+
+    path: Path
+    file: InputFile
+    definitions: Definitions
+    columns: dict[int, ColumnBytes]
+    runs: NDArray[Any]
+    ledger: NDArray[Any]
+    clock: NDArray[Any]
+    summaries: NDArray[Any]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    # whether every row of the runs table is there
+    runs_whole: bool = True
+    topics: Mapping[str, TopicReader] = field(default_factory=dict)
+
+    def dataset(self, number: int) -> ProvenDataset:
+        """The rows of a topic's column."""
+        for items in self.definitions.columns.values():
+            for item in items:
+                if item.number == number:
+                    return self._dataset_of(item)
+        raise IntegrityError(f"{self.path} refers to column {number}, which it does not define")
+
+    def dataset_at(self, path: str) -> ProvenDataset:
+        """The rows of the column that is kept at an HDF5 path."""
+        for items in self.definitions.columns.values():
+            for item in items:
+                if item.path == path:
+                    return self._dataset_of(item)
+        raise IntegrityError(f"{self.path} has no column {path}")
+
+    def _dataset_of(self, item: Any) -> ProvenDataset:
+        column = self.columns.get(item.number)
+        if column is None:
+            column = self.columns[item.number] = ColumnBytes(self.file, item.path, {})
+        column.name = item.path
+        if item.spec is not None:
+            return ProvenDataset(column, stored_dtype(np.dtype(item.spec.dtype)), item.spec.shape)
+        dtype = {"index": names.INDEX_DTYPE, "offsets": OFFSETS_DTYPE}.get(item.kind, BYTES_DTYPE)
+        return ProvenDataset(column, dtype, ())
+
+    def topic_of(self, number: int, name: str, runs: NDArray[Any], summary: Any) -> TopicReader:
+        """A reader of one topic under these runs and this summary."""
+        layouts = [item for item in self.definitions.layouts.values() if item.topic == number]
+        columns = self.definitions.columns.get(number, [])
+        return TopicReader(name, number, self.dataset_at, (columns, layouts), runs, summary, self.definitions.channels)
+
+    def runs_of(self, number: int) -> NDArray[Any]:
+        """Rows of the runs table that belong to a topic."""
+        found: NDArray[Any] = self.runs[self.runs["topic"] == number]
+        return found
+
+    def ledger_of(self, number: int) -> NDArray[Any]:
+        """Rows of the ledger that belong to a topic."""
+        found: NDArray[Any] = self.ledger[self.ledger["topic"] == number]
+        return found
+
+    def forget(self) -> None:
+        """Drop what columns keep in memory."""
+        for column in self.columns.values():
+            column.forget()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def __enter__(self) -> ProvenBag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_proven(path: Path) -> ProvenBag:
+    """A bag that opens, its bookkeeping read and proven.
+
+    Raises:
+        FileNotFoundError, BagBusyError, BagFormatError: see `BagReader`.
+        IntegrityError: the bookkeeping is damaged.
+    """
+    with reading(path), BagReader(path) as reader:
+        table, summaries = (table_of(reader, name, dtype) for name, dtype in STATED.items())
+        attributes = attributes_of(reader)
+    file = InputFile(path)
+    try:
+        with reading(path):
+            return _assemble(path, file, table, summaries, attributes)
+    except BaseException:
+        file.close()
+        raise
+
+
+def table_of(reader: BagReader, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A table of the book, as HDF5 reads it; fields of a later minor version are left out."""
+    dataset = reader._dataset(f"/{names.BOOK}/{name}")
+    if dataset.nbytes > max(reader.path.stat().st_size, 1 << 20):
+        raise IntegrityError(
+            f"{reader.path} is damaged: /{names.BOOK}/{name} claims more rows than the file could hold"
+        )
+    found: NDArray[Any] = dataset[()]
+    out = np.zeros(len(found), dtype)
+    for field_name in set(dtype.names or ()) & set(found.dtype.names or ()):
+        out[field_name] = found[field_name]
+    return out
+
+
+def attributes_of(reader: BagReader) -> dict[str, Any]:
+    """The attributes of the bag: description, host, custom data..."""
+    return {str(name): value for name, value in reader._h5.attrs.items()}
+
+
+def _assemble(
+    path: Path, file: InputFile, table: NDArray[Any], summaries: NDArray[Any], attributes: dict[str, Any]
+) -> ProvenBag:
+    chunks = chunks_of(table, file.size)
+    book = {name: _book_column(file, name, chunks) for name in names.BOOK_COLUMNS if name != names.CHECKSUMS}
+    text = _all(book[names.DEFINITIONS])
+    bag = ProvenBag(
+        path,
+        file,
+        parse_definitions(text, str(path)),
+        columns_of(file, chunks, text),
+        *(np.frombuffer(_all(book[name]), dtype) for name, dtype in BOOK_DTYPES.items()),
+        summaries,
+        attributes,
+    )
+    if len(summaries) < len(bag.definitions.topics):
+        raise IntegrityError(
+            f"{path} lacks summaries of its topics; save what is whole with: cortex bag recover {path}"
+        )
+    bag.topics = {
+        name: bag.topic_of(number, name, bag.runs_of(number), summaries[number])
+        for number, (name, _group) in enumerate(bag.definitions.topics)
+    }
+    return bag
+
+
+def carve(path: Path) -> ProvenBag:
+    """Whatever the checksums still prove of a file, in whatever state it is. Its topics are not known yet: see rescue.py.
+
+    Raises:
+        BagFormatError: there is nothing of a bag in it.
+    """
+    file = InputFile(path)
+    try:
+        chunks = chunks_of(find_table(file), file.size)
+        text = b"".join(_whole_lines(_book_column(file, names.DEFINITIONS, chunks)))
+        if not text:
+            raise BagFormatError(f"{path} holds nothing of a bag that could be recovered")
+        definitions = parse_definitions(text, str(path))
+        book = {name: _book_column(file, name, chunks) for name in BOOK_DTYPES}
+        tables = [_proven_rows(book[name], dtype) for name, dtype in BOOK_DTYPES.items()]
+        columns = columns_of(file, chunks, text)
+        whole = sum(high - low for _number, (low, high) in book[names.RUNS].proven()) == book[names.RUNS].size
+        return ProvenBag(path, file, definitions, columns, *tables, np.zeros(0, names.TOPIC_DTYPE), runs_whole=whole)
+    except BaseException:
+        file.close()
+        raise
+
+
+def columns_of(file: InputFile, chunks: dict[int, dict[int, Chunk]], text: bytes) -> dict[int, ColumnBytes]:
+    """The columns of topics; `text` is the definitions, which say how they are compressed."""
+    filters = filters_of(text)
+    out = {}
+    for number, found in chunks.items():
+        decode: Decoder | None = None
+        chunk_bytes = 0
+        if number in filters:
+            name, chunk_bytes, itemsize = filters[number]
+            decode = decoder_of(name, itemsize)
+        out[number] = ColumnBytes(file, f"column {number}", found, decode, chunk_bytes)
+    return out
+
+
+def filters_of(text: bytes) -> dict[int, tuple[str, int, int]]:
+    """Columns that are compressed: (filter, bytes of a whole chunk, bytes of an item), from definition lines."""
+    out = {}
+    for line in text.splitlines():
+        if b'"filter"' in line:
+            values = json.loads(line).get("column", {})
+            if "filter" in values:
+                out[int(values["id"])] = (str(values["filter"]), int(values["chunk_bytes"]), int(values["itemsize"]))
+    return out
+
+
+def _book_column(file: InputFile, name: str, chunks: dict[int, dict[int, Chunk]]) -> ColumnBytes:
+    return ColumnBytes(file, f"/{names.BOOK}/{name}", chunks.get(names.BOOK_COLUMNS[name], {}))
+
+
+def _all(column: ColumnBytes) -> bytes:
+    return column.read(0, column.size)
+
+
+# JSON lines that lie whole in proven bytes
+def _whole_lines(column: ColumnBytes) -> list[bytes]:
+    lines: list[bytes] = []
+    pending, end = b"", 0
+    for offset, data in column.read_spans():
+        if offset != end:
+            # the line that ends here began in lost bytes
+            pending, data = b"", data[data.find(b"\n") + 1 :] if b"\n" in data else b""
+        *whole, pending = (pending + data).split(b"\n")
+        lines += [line + b"\n" for line in whole]
+        end = offset + len(data)
+    return lines
+
+
+def _proven_rows(column: ColumnBytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    pieces = []
+    for offset, data in column.read_spans():
+        skip = -offset % dtype.itemsize
+        pieces.append(np.frombuffer(data, dtype, max(0, len(data) - skip) // dtype.itemsize, min(skip, len(data))))
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype)

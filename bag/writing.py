@@ -1,0 +1,231 @@
+"""The writer's side of a recording: takes what was received, brings it to the files, and carries out what is asked for.
+
+It runs in one thread, which alone touches the files. Others ask it through `ask`; it answers by doing, at its next turn.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from bag import schemas
+from bag.bagset import BagSet, Counts
+from bag.buffer import Item, Received, RecordBuffer, Skipped
+from bag.demands import Complaint, Demand
+from bag.errors import LossyError
+from bag.options import RecordOptions
+from bag.records import Channel
+from bag.ring import Ring, write
+from bag.storage.batch import Row
+
+# while little arrives, wait this long for more: one batch instead of many
+COALESCE_S = 0.01
+COALESCE_BYTES = 1 << 20
+DEMANDS_EVERY_NS = 200_000_000
+
+
+class Writing:
+    """Writes until the buffer is closed, or until the duration or limit is reached, or an error ends it.
+
+    Args:
+        output: the bag.
+        options: of the recording.
+        buffer: what was received.
+        wall, mono: clocks in ns.
+    """
+
+    def __init__(
+        self, output: Path, options: RecordOptions, buffer: RecordBuffer, *, wall: Callable[[], int], mono: Callable[[], int]
+    ) -> None:
+        self.files = BagSet(output, options, numbered=options.snapshot)
+        self.ring = Ring(self.files, options) if options.snapshot else None
+        self.error: BaseException | None = None
+        self.finished = threading.Event()
+        self.complaints: list[Complaint] = []
+        self.last_log_ns: dict[str, int] = {}
+        self.began_ns: int | None = None
+        self._output = output
+        self._options = options
+        self._buffer = buffer
+        self._wall, self._mono = wall, mono
+        self._wishes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._channels: list[Channel] = []
+        self._channel_of: dict[str, int] = {}
+        self._demands: list[Demand] = []
+        self._demands_due_ns = 0
+        self._enough = False
+        self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
+
+    def start(self) -> None:
+        """Create the bag (a snapshot's when there is one) and begin.
+
+        Raises:
+            BagExistsError, BagBusyError, OSError: the bag cannot be created.
+        """
+        if self.ring is None:
+            self.files.open(self._mono())
+        self._thread.start()
+
+    def begin(self) -> None:
+        """From now on the duration is counted, and demands are made."""
+        now = self.began_ns = self._mono()
+        self._demands = [Demand(topic, hz, now) for topic, hz in self._options.require]
+
+    def join(self) -> None:
+        """Wait for the thread."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def ask(self, wish: Callable[[], None]) -> None:
+        """Have something done by the writer's thread, in the order of asking."""
+        self._wishes.put(wish)
+        self._buffer.wake()
+
+    # --- wishes: only to be carried out by the writer's thread
+
+    def enter(self, channel: Channel) -> None:
+        """Make a channel known; before the first message of it comes."""
+        self._channels.append(channel)
+        self._channel_of[channel.topic] = channel.id
+        (self.ring or self.files).enter(channel, schemas.schema_of(channel.fingerprint))
+
+    def split(self) -> None:
+        """Begin another file."""
+        if self.ring is None:
+            self.files.split(self._mono())
+
+    def snapshot(self) -> None:
+        """Write the past."""
+        if self.ring is not None:
+            self.ring.trigger(self._mono())
+
+    def mark(self, text: str) -> None:
+        """Keep a named moment."""
+        if self.ring is None or self.ring.writing:
+            self.files.mark(text, self._wall())
+
+    def stop(self) -> None:
+        """End with what has been received so far."""
+        self._enough = True
+
+    # --- the thread
+
+    def _run(self) -> None:
+        try:
+            self._write_until_enough()
+            (self.ring or self.files).close()
+        except BaseException as error:  # noqa: BLE001  kept for whoever waits for the recording
+            self.error = self._ended_by(error)
+        finally:
+            self.finished.set()
+
+    # what was committed stays; when the end was ours to choose, the file is even closed properly
+    def _ended_by(self, error: BaseException) -> BaseException:
+        if isinstance(error, LossyError):
+            try:
+                (self.ring or self.files).close()
+            except OSError as worse:
+                error = worse
+        if isinstance(error, OSError):
+            self.files.abort()
+            path = self.files.paths[-1] if self.files.paths else self._output
+            if error.errno == errno.ENOSPC:
+                return LossyError(f"the disk of {path} is full; recording was stopped, everything up to then is in the bag")
+            return LossyError(f"{path} could not be written ({error.strerror or error}); recording was stopped")
+        if not isinstance(error, LossyError):
+            self.files.abort()
+        return error
+
+    def _write_until_enough(self) -> None:
+        commit_due = self._mono() + self._options.flush_interval_ns
+        while True:
+            items, closed = self._buffer.take(max(0.0, (commit_due - self._mono()) / 1e9))
+            self._carry_out_wishes()
+            self._write(items)
+            now = self._mono()
+            if closed or self._reached_the_end(now):
+                return
+            if self._demands and now >= self._demands_due_ns:
+                self._judge(now)
+            if now >= commit_due:
+                commit_due = now + self._options.flush_interval_ns
+                self._commit(now)
+            elif sum(item.nbytes for item in items if isinstance(item, Received)) < COALESCE_BYTES:
+                self.finished.wait(COALESCE_S)
+
+    def _carry_out_wishes(self) -> None:
+        while not self._wishes.empty():
+            self._wishes.get()()
+
+    def _commit(self, now: int) -> None:
+        if self.ring is not None:
+            self.ring.tick(now)
+        if self.ring is None or self.ring.writing:
+            self.files.commit(self._wall(), now)
+        if self.ring is None:
+            self.files.split_when_due(now)
+
+    def _write(self, items: list[Item]) -> None:
+        if self.ring is not None:
+            now = self._mono()
+            for item in items:
+                self.ring.take(item, now)
+            self.ring.tick(now)
+            return
+        for item in _merged(items):
+            if isinstance(item, Received):
+                item = self._cut_to_limit(item)
+                if item.rows:
+                    self.last_log_ns[self._channels[item.channel].topic] = item.rows[-1][0]
+            write(self.files, item)
+            if self._options.max_bag_bytes is not None:
+                self.files.split_when_due(self._mono())
+
+    def _cut_to_limit(self, item: Received) -> Received:
+        if self._options.limit is None:
+            return item
+        return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.total())])
+
+    def _reached_the_end(self, now: int) -> bool:
+        limit, duration = self._options.limit, self._options.duration_ns
+        if self._enough or (limit is not None and self.files.total() >= limit):
+            return True
+        return duration is not None and self.began_ns is not None and now - self.began_ns >= duration
+
+    def _judge(self, now: int) -> None:
+        self._demands_due_ns = now + DEMANDS_EVERY_NS
+        for demand in self._demands:
+            complaint = demand.judge(now, self.counts(demand.topic)["messages"])
+            if complaint is not None:
+                self.complaints.append(complaint)
+                if demand.topic in self._channel_of and self.ring is None:
+                    self.files.remark(self._channel_of[demand.topic], "silent", self._wall())
+                self.mark(f"required: {complaint}")
+
+    def counts(self, topic: str) -> Counts:
+        """Messages, bytes and losses of a topic."""
+        return (self.ring or self.files).counts(topic)
+
+
+def _merged(items: list[Item]) -> list[Item]:
+    """The same with one `Received` for a channel between two `Skipped` of it, each channel in its order of arrival."""
+    out: list[Item] = []
+    open_runs: dict[int, int] = {}
+    for item in items:
+        if isinstance(item, Skipped):
+            open_runs.pop(item.channel, None)
+            out.append(item)
+        elif item.channel in open_runs:
+            at = open_runs[item.channel]
+            before = out[at]
+            assert isinstance(before, Received)
+            rows: list[Row] = before.rows
+            rows.extend(item.rows)
+            out[at] = Received(item.channel, rows, before.nbytes + item.nbytes)
+        else:
+            open_runs[item.channel] = len(out)
+            out.append(item)
+    return out

@@ -1,0 +1,42 @@
+"""The timeline: red where messages are missing, nowhere else, and one sentence where matplotlib is missing."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bag
+from bag import plot
+from bag.errors import MissingExtraError
+
+SAMPLES = Path(__file__).resolve().parent.parent / "sample_data"
+
+
+def _pixels(name, output):
+    image = pytest.importorskip("matplotlib.image")
+    with bag.open(SAMPLES / f"{name}.h5") as run:
+        plot.timeline(run, output)
+    return image.imread(output)[..., :3]
+
+
+def _count(pixels, colour):
+    return int(np.all(np.abs(pixels - colour) < 0.02, axis=-1).sum())
+
+
+@pytest.mark.parametrize(("name", "missing"), [("gaps", True), ("robot", False)])
+def test_red_is_what_is_missing(name, missing, tmp_path):
+    pixels = _pixels(name, tmp_path / "timeline.png")
+    assert (_count(pixels, plot.MISSING) > 0) is missing
+    assert _count(pixels, plot.DENSE) > 0
+
+
+def test_more_topics_make_a_taller_picture(tmp_path):
+    assert _pixels("robot", tmp_path / "a.png").shape[0] > _pixels("custom", tmp_path / "b.png").shape[0]
+
+
+def test_without_matplotlib_it_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with bag.open(SAMPLES / "gaps.h5") as run, pytest.raises(MissingExtraError, match=r"cortex-bag\[plot\]"):
+        plot.timeline(run, tmp_path / "timeline.png")
+    assert not (tmp_path / "timeline.png").exists()
