@@ -468,13 +468,14 @@ def test_close_leaves_nothing_and_can_be_repeated(discovery, cortex_dir):
         assert node.publishers == node.subscribers == []
         assert node.stop_event.is_set()
 
+    # the context that all clients of this process share begins here
+    assert lookup(discovery, "/a") is None
     before = len(os.listdir("/proc/self/fd"))
     asyncio.run(main())
     assert _own_threads() == []
     assert list((cortex_dir / "topics").iterdir()) == []
     assert lookup(discovery, "/a") is None
-    # what remains open belongs to the clients of this test
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before + 12)
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, what="closing of all file descriptors")
 
 
 def test_a_closed_node_makes_nothing_more(discovery):
@@ -597,6 +598,22 @@ def test_the_applications_handler_is_called_too_and_put_back():
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def test_a_second_signal_has_its_usual_effect():
+    program = """
+import signal
+from cortex.core.signals import calling_on_sigterm
+with calling_on_sigterm(lambda: print("first", flush=True)):
+    print("waiting", flush=True)
+    signal.pause()
+    signal.pause()
+"""
+    with spawn_python(program) as process:
+        for line in ("waiting\n", "first\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
 
 
 def test_an_ignored_signal_stays_ignored():

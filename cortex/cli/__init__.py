@@ -79,8 +79,9 @@ def _summary(plugin: EntryPoint) -> str:
     package, *rest = plugin.module.split(".")
     try:
         spec = importlib.util.find_spec(package)
-        root = Path(spec.origin).parent if spec is not None and spec.origin else Path()
-        candidates = (root.joinpath(*rest, "__init__.py"), root.joinpath(*rest).with_suffix(".py"))
+        origin = Path(spec.origin) if spec is not None and spec.origin else Path()
+        inside = origin.parent.joinpath(*rest)
+        candidates = (inside / "__init__.py", inside.with_suffix(".py")) if rest else (origin,)
         source = next(path for path in candidates if path.is_file()).read_text(encoding="utf-8")
         docstring = ast.get_docstring(ast.parse(source)) or ""
         summary = docstring.splitlines()[0].replace("`", "").removeprefix(f"cortex {plugin.name}: ")

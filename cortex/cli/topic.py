@@ -23,7 +23,7 @@ from cortex.cli.options import (
     wait_opt,
 )
 from cortex.cli.rates import Meter, Window, bytes_text
-from cortex.cli.stream import find_topic, follow, until_interrupted
+from cortex.cli.stream import find_topic, follow, until_interrupted, wait_for_topic
 from cortex.cli.tables import print_table, printable
 from cortex.discovery.protocol import DiscoverySnapshot, TopicInfo
 from cortex.messages.base import MessageHeader, MessageType, field_names
@@ -130,16 +130,16 @@ def echo(
     for module in imports:
         _import(module)
 
-    def shown(frames: list[bytes], entry: TopicInfo) -> str:
+    def shown(frames: list[bytes], entry: TopicInfo | None) -> str:
         message = read_message(frames, entry)
         if as_json:
             return message_json(name, message, full=full_length, raw=raw)
         return sizes_text(message) if raw else message_text(message, full=full_length)
 
-    with until_interrupted(), asking(discovery_address) as client:
+    with until_interrupted() as interrupted, asking(discovery_address) as client:
         left = count
-        entry = find_topic(client, name, wait=wait)
-        for frames in follow(client, entry, duration):
+        entry = wait_for_topic(client, name, interrupted) if wait else find_topic(client, name)
+        for frames in follow(client, entry, interrupted, duration):
             if frames is None:
                 continue
             try:
@@ -229,10 +229,10 @@ def _measure(
     duration: float | None,
     wait: bool,
 ) -> None:
-    with until_interrupted(), asking(discovery_address) as client:
-        entry = find_topic(client, name, wait=wait)
+    with until_interrupted() as interrupted, asking(discovery_address) as client:
+        entry = wait_for_topic(client, name, interrupted) if wait else find_topic(client, name)
         meter, begin, printed = Meter(), time.monotonic(), 0
-        for frames in follow(client, entry, duration):
+        for frames in follow(client, entry, interrupted, duration):
             arrival = time.monotonic()
             if arrival - begin >= window:
                 click.echo(shown(meter.close(arrival - begin)))
@@ -242,7 +242,7 @@ def _measure(
             if frames is not None and len(frames[0]) >= MessageHeader.size():
                 header = MessageHeader.from_bytes(frames[0])
                 meter.add(int(arrival * 1e9), sum(map(len, frames)), header.sequence)
-        if time.monotonic() > begin and not printed:
+        if not printed and not interrupted.is_set():
             click.echo(shown(meter.close(time.monotonic() - begin)))
 
 

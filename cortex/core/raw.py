@@ -268,7 +268,7 @@ def _require_topic_directory(info: TopicInfo) -> None:
     path = ipc_path(info.address)
     allowed = topics_dir().resolve()
     # the directory is resolved, not the file itself: a symbolic link at the end is replaced, not followed
-    if path is None or path.name in ("", ".", "..") or not (path.parent.resolve() / path.name).is_relative_to(allowed):
+    if path is None or path.name in ("", ".", "..") or not path.parent.resolve().is_relative_to(allowed):
         raise CortexError(
             f"topic {info.name!r} asks for the address {info.address}, which is outside {topics_dir()}: "
             "only sockets in Cortex's topic directory are bound unless any address is allowed."

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any, Protocol
 
 from cortex.core.executor import SyncRateExecutor
-from cortex.core.signals import calling_on_sigterm
+from cortex.core.signals import calling_on_plain_sigint, calling_on_sigterm
 from cortex.core.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -99,13 +99,13 @@ class Runner:
         return thread
 
     async def run(self) -> None:
-        """Run until all coroutines have ended, `stop()`, SIGTERM or cancellation; raise a coroutine's first error."""
+        """Run until all coroutines have ended, `stop()`, a signal or cancellation; raise a coroutine's first error."""
         if not self._begin():
             return
         self._loop = asyncio.get_running_loop()
         self._tasks = tasks = TaskSet()
         try:
-            with calling_on_sigterm(self._terminate):
+            with calling_on_sigterm(self._terminate), calling_on_plain_sigint(self.stop):
                 for function in self._coroutines:
                     tasks.add(function())
                 if self._threaded:
