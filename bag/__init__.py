@@ -1,17 +1,20 @@
 """Record live Cortex topics into HDF5, replay them as they were, and read them as arrays.
 
-    import bag
+import bag
 
-    with bag.Recorder("run.h5", bag.RecordOptions(all_topics=True)):
-        ...
-    with bag.Player("run.h5") as player:
-        player.play()
-    with bag.open("run.h5") as run:
-        run["/camera/image"]["data"][100:200]
+with bag.Recorder("run.h5", bag.RecordOptions(all_topics=True)):
+    ...
+with bag.Player("run.h5") as player:
+    player.play()
+with bag.open("run.h5") as run:
+    run["/camera/image"]["data"][100:200]
 """
 
+from bag.catalog import Bags, open_many
+from bag.clock import ManualClock, PlayerClock
 from bag.dataset import Bag, open_bag
-from bag.dataset import open_bag as open  # noqa: A004  bag.open() is how it is meant to be read
+from bag.dataset import open_bag as open
+from bag.differences import DiffReport, TopicDiff, diff
 from bag.errors import (
     BagBusyError,
     BagError,
@@ -39,17 +42,21 @@ __all__ = [
     "BagExistsError",
     "BagFormatError",
     "BagInfo",
+    "Bags",
     "Channel",
+    "DiffReport",
     "Field",
     "Gap",
     "IntegrityError",
     "Lateness",
     "LossyError",
+    "ManualClock",
     "MissingExtraError",
     "PlayOptions",
     "PlayProgress",
     "PlayReport",
     "Player",
+    "PlayerClock",
     "RawMessage",
     "RecordOptions",
     "Recorder",
@@ -58,11 +65,14 @@ __all__ = [
     "Schema",
     "SchemaField",
     "Topic",
+    "TopicDiff",
     "TopicPlayReport",
     "TopicStatistics",
     "TopicSummary",
     "UsageError",
     "Writer",
+    "diff",
     "open",
     "open_bag",
+    "open_many",
 ]

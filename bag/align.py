@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from bag.errors import UsageError
 from bag.fields import Field
 from bag.interpolate import blend
-from bag.loose_fields import RaggedField
 from bag.ragged import Ragged
 from bag.times import Moment, to_bag_time, to_ns
 
@@ -32,7 +31,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Found:
-    """For each moment the row before it and the row after it (-1: none), and the ages (moment - time of the row, ns)."""
+    """For each moment the row before it and after it (-1: none), and their ages (moment - time of the row, ns)."""
 
     before: Rows
     after: Rows
@@ -144,8 +143,9 @@ def spread(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
     """Put values at the valid places; the others are NaN, NaT, 0, empty or None, as the dtype has it."""
     if valid.all():
         return values
-    fill = {"f": np.nan, "c": np.nan, "O": None, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}
-    out = np.full((len(valid), *values.shape[1:]), fill.get(values.dtype.kind, np.zeros((), values.dtype)), values.dtype)
+    fills = {"f": np.nan, "c": np.nan, "O": None, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}
+    fill = fills.get(values.dtype.kind, np.zeros((), values.dtype))
+    out = np.full((len(valid), *values.shape[1:]), fill, values.dtype)
     out[valid] = values
     return out
 
@@ -161,7 +161,10 @@ class Aligned(Mapping[str, AlignedTopic]):
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Moments at which every topic could be filled."""
-        return np.logical_and.reduce([topic.valid for topic in self.values()]) if self._topics else np.ones(len(self.times), bool)
+        whole = np.ones(len(self.times), bool)
+        for topic in self.values():
+            whole &= topic.valid
+        return whole
 
     @property
     def unfilled(self) -> dict[str, int]:
@@ -200,8 +203,8 @@ def align(
         topics: names of the topics wanted.
         on: whose times count: a topic; a period such as `"20ms"` for evenly spaced moments; or moments in wall ns.
         method: for all, or for each topic: `previous` (the last message at or before the moment), `next`, `nearest`
-            (the earlier one of two as near), `linear` (numbers are interpolated between both neighbours, everything else is of
-            the one before) or `slerp` (as linear, and fields of shape (4,) are turned as quaternions x, y, z, w).
+            (the earlier one of two as near), `linear` (numbers are interpolated between both neighbours, all else is
+            of the one before) or `slerp` (as linear, and fields of shape (4,) are turned as quaternions x, y, z, w).
         tolerance: the largest age, as seconds or text with a unit, for all or for each topic; None: any.
         clock: `publish` for the times in the headers, `log` for the times of arrival.
         start, stop: half open range of moments, as in `Bag.messages`; messages before it may still fill them.
@@ -252,8 +255,3 @@ def _method(method: Any, name: str) -> str:
 def _tolerance(tolerance: Any, name: str) -> int | None:
     chosen = tolerance.get(name) if isinstance(tolerance, Mapping) else tolerance
     return None if chosen is None else to_ns(chosen)
-
-
-def is_ragged(field: Field) -> bool:
-    """Whether rows of the field cannot be stacked."""
-    return isinstance(field, RaggedField)

@@ -7,45 +7,57 @@ The account goes on across the border: what comes next is expected to follow wha
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from bag.buffer import Skipped
-from bag.errors import LossyError
+from bag.errors import BagExistsError, LossyError
 from bag.options import RecordOptions
 from bag.records import Channel, Schema
 from bag.storage.account import Account
-from bag.storage.batch import Row
+from bag.storage.batch import HEADER_SIZE, Row
+from bag.storage.disk import FileOpener, RawFile
 from bag.storage.writer import BagWriter
 
 Counts = dict[str, int]
+# finished files that may be closing at the same time; each holds some open files and some memory
+MAX_CLOSING = 8
 
 
 class BagSet:
-    """Writes a recording; only one thread may use it.
+    """Writes a recording; only one thread may use it, except for `counts`.
 
     Args:
         output: the bag; in a series `_0`, `_1`... stand before its suffix.
         options: limits of a file, what to do with old ones, what to write into each.
         numbered: begin with `_0` even without limits.
+        opener: how files are opened (for tests).
     """
 
-    def __init__(self, output: Path, options: RecordOptions, *, numbered: bool = False) -> None:
+    def __init__(
+        self, output: Path, options: RecordOptions, *, numbered: bool = False, opener: FileOpener = RawFile
+    ) -> None:
         self.paths: list[Path] = []
         self.committed = 0
+        self.written = 0
         self._output = output
         self._options = options
+        self._opener = opener
         self._numbered = numbered or options.max_bag_bytes is not None or options.max_bag_duration_ns is not None
         self._channels: list[tuple[Channel, Schema | None]] = []
-        self._accounts: dict[str, Account] = {}
-        self._before: dict[str, Counts] = {}
-        self._sticky: dict[int, Row] = {}
+        # counts of finished files, accounts of the current one; replaced together, so that no reader sees one twice
+        self._books: tuple[dict[str, Counts], dict[str, Account]] = ({}, {})
+        self._sticky: dict[str, tuple[int, Row]] = {}
         self._sticky_topics = frozenset(options.sticky)
         self._number = 0
         self._opened_ns = 0
+        self._empty_at = 0
+        self._bytes_here = 0
         self._sync_due_ns = 0
-        self._closers: list[threading.Thread] = []
+        self._closing: deque[tuple[Path, threading.Thread]] = deque()
         self._errors: list[BaseException] = []
         self._writer: BagWriter | None = None
 
@@ -56,41 +68,47 @@ class BagSet:
         return self._writer
 
     def open(self, mono_ns: int) -> None:
-        """Create the next file.
+        """Create a file that begins a new account: the first one, or that of a snapshot.
 
         Raises:
             BagExistsError, BagBusyError, OSError: it cannot be created.
         """
-        path = self._path(self._number)
-        options = self._options
-        self._writer = BagWriter(
-            path, force=options.force, description=options.description, custom_data=dict(options.custom_data)
-        )
-        self._number += 1
-        self.paths.append(path)
-        self._opened_ns, self._sync_due_ns = mono_ns, mono_ns + options.sync_interval_ns
-        for channel, schema in self._channels:
-            self._enter(channel, schema)
+        if self._numbered and not self.paths:
+            self._refuse_older_series()
+        self._turn_to(*self._create({}), mono_ns)
+        self._forget_old()
 
     def enter(self, channel: Channel, schema: Schema | None) -> None:
         """Make a channel known, in this file and all later ones; channels come in the order of their numbers."""
         self._channels.append((channel, schema))
         if self._writer is not None:
-            self._enter(channel, schema)
+            known = self._writer.add_channel(channel, schema)
+            self._books[1][channel.topic] = self._writer.account(known.id)
 
     def append(self, channel: int, rows: Sequence[Row]) -> None:
         """Store messages of a channel."""
         if not rows:
             return
+        topic = self._channels[channel][0].topic
+        account = self._books[1][topic]
+        messages, nbytes = account.messages, account.counts["bytes"]
         self.writer.append(channel, rows)
-        if self._channels[channel][0].topic in self._sticky_topics:
-            self._sticky[channel] = rows[-1]
+        self.written += account.messages - messages
+        self._bytes_here += account.counts["bytes"] - nbytes
+
+    def remember(self, channel: int, rows: Sequence[Row]) -> None:
+        """Keep the last message of a sticky topic for the beginning of the next file."""
+        topic = self._channels[channel][0].topic
+        if topic in self._sticky_topics:
+            sound = (row for row in reversed(rows) if len(row[2]) > 1 and len(row[2][1]) >= HEADER_SIZE)
+            last = next(sound, None)
+            if last is not None:
+                self._sticky[topic] = (channel, last)
 
     def skip(self, item: Skipped) -> None:
         """Account for messages that are not stored."""
-        count = item.last_sequence - item.first_sequence + 1
         sequences = (item.first_sequence, item.last_sequence)
-        self.writer.note(item.channel, item.kind, sequences, count, item.log_time_ns)
+        self.writer.note(item.channel, item.kind, sequences, item.messages, item.log_time_ns)
 
     def remark(self, channel: int, kind: str, log_time_ns: int) -> None:
         """Note something of a topic at this moment in its ledger."""
@@ -111,32 +129,34 @@ class BagSet:
             self._sync_due_ns = mono_ns + self._options.sync_interval_ns
         self.writer.note_clock(wall_ns, mono_ns)
         self.writer.commit(sync=sync)
-        self.committed = self.total()
+        self.committed = self.written
         self._check_disk()
         self._raise_errors()
 
     def split_when_due(self, mono_ns: int) -> None:
-        """Begin another file when this one has reached a limit."""
+        """Begin another file when this one has reached a limit; an empty one never has."""
         options = self._options
-        large = options.max_bag_bytes is not None and self.writer.file.size >= options.max_bag_bytes
+        if self.written == self._empty_at:
+            return
+        # what was appended reaches the file with the next commit; compressed, nobody knows yet how large it will be
+        size = max(self.writer.file.size, 0 if options.compression else self._bytes_here)
+        large = options.max_bag_bytes is not None and size >= options.max_bag_bytes
         old = options.max_bag_duration_ns is not None and mono_ns - self._opened_ns >= options.max_bag_duration_ns
         if large or old:
             self.split(mono_ns)
 
     def split(self, mono_ns: int) -> None:
         """Begin another file now."""
-        finished, accounts = self.writer, dict(self._accounts)
-        self._writer = None
-        self._fold()
-        self.open(mono_ns)
-        for topic, account in accounts.items():
-            self._accounts[topic].carry_on(account)
-        for channel, row in self._sticky.items():
-            self.writer.repeat(channel, row)
+        finished = self.writer
+        # the finished one stays the current one until the next one is there
+        self._turn_to(*self._create(self._books[1]), mono_ns)
         closer = threading.Thread(target=self._close, args=(finished,), name="bag closer")
+        self._closing.append((finished.path, closer))
         closer.start()
-        self._closers.append(closer)
         self._forget_old()
+        while len(self._closing) > MAX_CLOSING or (self._closing and not self._closing[0][1].is_alive()):
+            self._closing.popleft()[1].join()
+        self._raise_errors()
 
     def close(self) -> None:
         """Close the current file and wait for earlier ones.
@@ -144,43 +164,96 @@ class BagSet:
         Raises:
             BaseException: closing one of the files failed.
         """
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-        self._fold()
-        self.committed = self.total()
-        self._join_closers()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+                self.committed = self.written
+        finally:
+            self._join_closers()
         self._raise_errors()
 
     def abort(self) -> None:
         """Stop at once: committed data stay as they are, the rest stays in the sidecars."""
         writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.abort()
-        self._join_closers()
+        try:
+            if writer is not None:
+                writer.abort()
+        finally:
+            self._join_closers()
+
+    @property
+    def sticky_messages(self) -> dict[str, tuple[int, Row]]:
+        """The last message of each sticky topic, with its channel."""
+        return dict(self._sticky)
 
     def counts(self, topic: str) -> Counts:
-        """Messages, bytes and losses of a topic over all files."""
-        account = self._accounts.get(topic)
-        return _added(self._before.get(topic), _counts_of(account) if account is not None else {})
+        """Messages, bytes and losses of a topic over all files; from any thread."""
+        before, accounts = self._books
+        account = accounts.get(topic)
+        return _added(before.get(topic), _counts_of(account) if account is not None else {})
 
-    def total(self) -> int:
-        """Messages of all topics over all files."""
-        return sum(self.counts(topic)["messages"] for topic in {*self._before, *self._accounts})
+    # a new file with all channels, whose account goes on from the given ones
+    def _create(self, earlier: dict[str, Account]) -> tuple[BagWriter, dict[str, Account]]:
+        options = self._options
+        writer = BagWriter(
+            self._next_path(),
+            force=options.force,
+            description=options.description,
+            custom_data=dict(options.custom_data),
+            opener=self._opener,
+        )
+        try:
+            accounts: dict[str, Account] = {}
+            for channel, schema in self._channels:
+                known = writer.add_channel(channel, schema)
+                accounts[channel.topic] = writer.account(known.id)
+            for topic, account in earlier.items():
+                accounts[topic].carry_on(account)
+            for number, row in self._sticky.values():
+                writer.repeat(number, row)
+        except BaseException:
+            writer.abort()
+            raise
+        return writer, accounts
 
-    def _fold(self) -> None:
-        for topic, account in self._accounts.items():
-            self._before[topic] = _added(self._before.get(topic), _counts_of(account))
-        self._accounts = {}
+    def _turn_to(self, writer: BagWriter, accounts: dict[str, Account], mono_ns: int) -> None:
+        before, finished = self._books
+        folded = dict(before)
+        for topic, account in finished.items():
+            folded[topic] = _added(before.get(topic), _counts_of(account))
+        for topic, account in accounts.items():
+            # what a new file begins with has been counted already
+            repeated = {name: -count for name, count in _counts_of(account).items()}
+            folded[topic] = _added(folded.get(topic), repeated)
+        self._writer, self._books = writer, (folded, accounts)
+        self.paths.append(writer.path)
+        self._opened_ns, self._sync_due_ns = mono_ns, mono_ns + self._options.sync_interval_ns
+        self._empty_at, self._bytes_here = self.written, 0
 
-    def _enter(self, channel: Channel, schema: Schema | None) -> None:
-        known = self.writer.add_channel(channel, schema)
-        self._accounts[channel.topic] = self.writer.account(known.id)
+    def _next_path(self) -> Path:
+        while True:
+            number, self._number = self._number, self._number + 1
+            path = self._path(number)
+            # a name that is taken ends nothing once the recording runs
+            if not self.paths or self._options.force or not path.exists():
+                return path
 
     def _path(self, number: int) -> Path:
         if number == 0 and not self._numbered:
             return self._output
         return self._output.with_name(f"{self._output.stem}_{number}{self._output.suffix}")
+
+    # readers take a series by its names: an older one must not be mixed in
+    def _refuse_older_series(self) -> None:
+        ours = re.compile(re.escape(self._output.stem) + r"_\d+" + re.escape(self._output.suffix))
+        names = os.listdir(self._output.absolute().parent)
+        older = sorted(name for name in names if ours.fullmatch(name))
+        if older and not self._options.force:
+            raise BagExistsError(
+                f"{self._output.with_name(older[0])} is already there and belongs to a series of this name; choose "
+                f"another name or overwrite it with -f/--force"
+            )
 
     def _close(self, writer: BagWriter) -> None:
         try:
@@ -192,13 +265,15 @@ class BagSet:
     def _forget_old(self) -> None:
         keep = self._options.max_bag_files
         while keep is not None and len(self.paths) > keep:
-            self._join_closers()
-            self.paths.pop(0).unlink(missing_ok=True)
+            path = self.paths.pop(0)
+            for closing, closer in self._closing:
+                if closing == path:
+                    closer.join()
+            path.unlink(missing_ok=True)
 
     def _join_closers(self) -> None:
-        for closer in self._closers:
-            closer.join()
-        self._closers.clear()
+        while self._closing:
+            self._closing.popleft()[1].join()
 
     def _raise_errors(self) -> None:
         if self._errors:
@@ -218,7 +293,7 @@ class BagSet:
 
 def free_bytes(path: Path) -> int:
     """Bytes the disk of `path` has left for us."""
-    disk = os.statvfs(path.parent)
+    disk = os.statvfs(path.absolute().parent)
     return disk.f_bavail * disk.f_frsize
 
 
@@ -229,5 +304,3 @@ def _counts_of(account: Account) -> Counts:
 def _added(one: Counts | None, other: Counts) -> Counts:
     names = dict.fromkeys([*(one or {}), *other, "messages"])
     return {name: (one or {}).get(name, 0) + other.get(name, 0) for name in names}
-
-

@@ -1,9 +1,8 @@
-"""The hand-over between receiving and writing: bounded in bytes, never blocking the receiver, counting what it refuses."""
+"""The hand-over between receiving and writing: bounded in bytes, never blocking the receiver, counting refusals."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,9 +22,10 @@ class Received(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A run of messages of one channel that will not be stored, and why.
+    """A run of `messages` messages of one channel that will not be stored, and why.
 
-    `kind` is the ledger's word: `lost_by_us` (it did not fit), `throttled` or `paused`. `log_time_ns` is the first's.
+    `kind` is the ledger's word: `lost_by_us` (it did not fit), `throttled`, `paused` or `malformed` (then without
+    sequences). `log_time_ns` is the first's.
     """
 
     channel: int
@@ -33,6 +33,7 @@ class Skipped(NamedTuple):
     first_sequence: int
     last_sequence: int
     log_time_ns: int
+    messages: int
 
 
 Item = Received | Skipped
@@ -56,16 +57,20 @@ class RecordBuffer:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: deque[Item] = deque()
+        self._items: list[Item] = []
+        # where in the items the latest run of a channel stands, as long as nothing else of the channel came after it
+        self._runs: dict[int, int] = {}
         self._bytes = self._messages = self._refused = 0
         # what was handed out and is being written still takes its memory
         self._lent = 0
-        self._closed = False
+        self._closed = self._over = False
         self._changed = threading.Condition(threading.RLock())
 
     def put(self, item: Received) -> None:
         """Take the messages that fit, refuse the rest; does not wait."""
         with self._changed:
+            if self._over:
+                return
             free = self._max_bytes - self._bytes - self._lent
             if item.nbytes <= free:
                 self._add(item)
@@ -76,15 +81,20 @@ class RecordBuffer:
     def skip(self, channel: int, kind: str, row: Row) -> None:
         """Note, in the order of arrival, that a message will not be stored."""
         head = row[2][1] if len(row[2]) > 1 else b""
-        if len(head) < HEADER.size:
-            return
-        sequence = HEADER.unpack_from(head)[2]
+        if len(head) >= HEADER.size:
+            sequence = HEADER.unpack_from(head)[2]
+        else:
+            kind, sequence = "malformed", 0
         with self._changed:
-            last = self._items[-1] if self._items else None
-            if isinstance(last, Skipped) and last[:2] == (channel, kind) and sequence == last.last_sequence + 1:
-                self._items[-1] = last._replace(last_sequence=sequence)
+            if self._over:
+                return
+            at = self._runs.get(channel)
+            run = None if at is None else self._items[at]
+            if at is not None and isinstance(run, Skipped) and _continues(run, kind, sequence):
+                self._items[at] = run._replace(last_sequence=sequence, messages=run.messages + 1)
             else:
-                self._items.append(Skipped(channel, kind, sequence, sequence, row[0]))
+                self._runs[channel] = len(self._items)
+                self._items.append(Skipped(channel, kind, sequence, sequence, row[0], 1))
 
     def _put_some(self, item: Received, free: int) -> None:
         taken: list[Row] = []
@@ -102,6 +112,7 @@ class RecordBuffer:
             self.skip(item.channel, "lost_by_us", row)
 
     def _add(self, item: Received) -> None:
+        self._runs.pop(item.channel, None)
         self._items.append(item)
         self._bytes += item.nbytes
         self._messages += len(item.rows)
@@ -115,8 +126,7 @@ class RecordBuffer:
             self._lent = 0
             if not self._items and not self._closed:
                 self._changed.wait(timeout)
-            items = list(self._items)
-            self._items.clear()
+            items, self._items, self._runs = self._items, [], {}
             self._lent, self._bytes, self._messages = self._bytes, 0, 0
             return items, self._closed
 
@@ -131,10 +141,23 @@ class RecordBuffer:
             self._closed = True
             self._changed.notify()
 
+    def end(self) -> int:
+        """Let go of everything and take nothing more, silently; returns how many messages were let go."""
+        with self._changed:
+            self._closed = self._over = True
+            waiting = self._messages
+            self._items, self._runs = [], {}
+            self._lent = self._bytes = self._messages = 0
+            return waiting
+
     def statistics(self) -> BufferStatistics:
         """What waits now, and what was refused so far."""
         with self._changed:
             return BufferStatistics(self._messages, self._bytes + self._lent, self._refused)
+
+
+def _continues(run: Skipped, kind: str, sequence: int) -> bool:
+    return run.kind == kind and (kind == "malformed" or sequence == run.last_sequence + 1)
 
 
 def cost_of(row: Row) -> int:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# the system wakes a sleeper this late; the rest of the wait is spent looking at the clock
-SPIN_NS = 300_000
+# the system wakes a sleeper this late; the rest of the wait is spent looking at the clock. More would make us a process
+# that uses its share of a busy processor up, and then is woken late by far more
+SPIN_NS = 80_000
 # longest sleep before looking whether somebody wants something
 SLICE_NS = 50_000_000
 

@@ -16,8 +16,8 @@ EXACT = 2**53
 def join(count: int, pieces: Sequence[tuple[Any, NDArray[Any]]]) -> NDArray[Any]:
     """One array of `count` values from pieces of (where they go, values).
 
-    All integers: int64 (uint64 beyond it). All booleans: bool. Numbers of both kinds, or with some missing: float64 with NaN where
-    none is. Anything else (text, bytes, lists, dicts, mixtures): objects, None where none is.
+    All integers: int64 (uint64 beyond it). All booleans: bool. Numbers of both kinds, or with some missing: float64
+    with NaN where none is. Anything else (text, bytes, lists, dicts, mixtures): objects, None where none is.
     """
     parts = [(where, _plain(values)) for where, values in pieces]
     covered = sum(len(values) for _where, values in parts)
@@ -29,6 +29,8 @@ def join(count: int, pieces: Sequence[tuple[Any, NDArray[Any]]]) -> NDArray[Any]
         if len(parts) == 1 and isinstance(parts[0][0], slice) and len(parts[0][1]) == count:
             return parts[0][1]
         return _fill(np.empty(count, next(values.dtype for _where, values in parts)), parts)
+    if kinds == {"i", "u"} and not missing and all(int(values.min()) >= 0 for _where, values in parts if len(values)):
+        return _fill(np.empty(count, np.uint64), parts)
     out = np.full(count, None, object)
     for where, values in parts:
         if not _is_missing(values):
@@ -45,7 +47,7 @@ def _fill(out: NDArray[Any], parts: Sequence[tuple[Any, NDArray[Any]]]) -> NDArr
 
 def _fits_float(parts: Sequence[tuple[Any, NDArray[Any]]]) -> bool:
     whole = [values for _where, values in parts if values.dtype.kind in "iu" and len(values)]
-    return all(-EXACT <= int(values.min()) and int(values.max()) <= EXACT for values in whole)
+    return all(int(values.min()) >= -EXACT and int(values.max()) <= EXACT for values in whole)
 
 
 def _is_missing(values: NDArray[Any]) -> bool:

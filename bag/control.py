@@ -6,29 +6,36 @@ socket paths must be short, and not every file system of a robot can hold a sock
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bag.errors import BagBusyError, BagError
+from cortex.errors import CortexError
 from cortex.paths import base_dir, ensure_private_dir
 
 COMMANDS = ("pause", "resume", "split", "snapshot", "mark", "stop")
 MAX_LINE = 64 << 10
+# for a whole question or answer
 TIMEOUT_S = 5.0
 # pid, uid, gid of the peer (SO_PEERCRED, unix(7))
 PEER = struct.Struct("3i")
+GONE = (FileNotFoundError, ConnectionRefusedError)
 
 
 def control_path(bag: Path) -> Path:
-    """Where the control socket of the recorder of `bag` stands."""
-    name = hashlib.sha256(os.fsencode(bag.absolute())).hexdigest()[:24]
-    return base_dir() / "control" / f"{name}.sock"
+    """Where the control socket of the recorder of `bag` stands; users do not get in each other's way."""
+    absolute = Path(os.path.realpath(bag.parent)) / bag.name
+    name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:24]
+    return base_dir() / f"control-{os.getuid()}" / f"{name}.sock"
 
 
 class ControlServer:
@@ -45,6 +52,7 @@ class ControlServer:
         self._obey = obey
         self._stopping = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._peer: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, name="bag control", daemon=True)
 
     def start(self) -> None:
@@ -52,41 +60,57 @@ class ControlServer:
 
         Raises:
             BagBusyError: another recorder has the same output.
+            BagError: there can be no socket.
         """
-        ensure_private_dir(self._path.parent)
-        os.chmod(self._path.parent, 0o700)
-        if _answers(self._path):
+        try:
+            self._bind()
+        except BaseException:
             self._socket.close()
-            raise BagBusyError(f"{self._bag} is being recorded by another process")
-        self._path.unlink(missing_ok=True)
-        self._socket.bind(str(self._path))
-        os.chmod(self._path, 0o600)
-        self._socket.listen()
+            raise
         self._thread.start()
+
+    def _bind(self) -> None:
+        directory = self._path.parent
+        try:
+            ensure_private_dir(directory)
+            if directory.is_symlink() or directory.stat().st_uid != os.getuid():
+                raise BagError(f"the directory for control sockets {directory} belongs to somebody else; remove it")
+            directory.chmod(0o700)
+            if _answers(self._path):
+                raise BagBusyError(f"{self._bag} is being recorded by another process")
+            self._path.unlink(missing_ok=True)
+            self._socket.bind(str(self._path))
+            self._path.chmod(0o600)
+            self._socket.listen()
+        except (OSError, CortexError) as error:
+            raise BagError(
+                f"there can be no control socket at {self._path} ({error}); choose another CORTEX_DIR, or record "
+                f"without one"
+            ) from error
 
     def stop(self) -> None:
         """Close and remove the socket."""
+        self._stopping = True
+        # closing alone would not wake a thread that waits in accept() or recv()
+        for one in (self._socket, self._peer):
+            if one is not None:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
-            # accept() does not end by closing the socket in another thread
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bell:
-                self._stopping = True
-                bell.connect(str(self._path))
             self._thread.join()
         self._socket.close()
         self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        while True:
-            connection, _address = self._socket.accept()
-            with connection:
-                if self._stopping:
-                    return
-                connection.settimeout(TIMEOUT_S)
-                try:
-                    self._answer(connection)
-                except (OSError, ValueError, KeyError, TypeError):
-                    # whoever asked nonsense or went away gets no answer; the recording goes on
-                    continue
+        while not self._stopping:
+            try:
+                self._peer, _address = self._socket.accept()
+            except OSError:
+                # shut down, or out of file descriptors for a moment
+                continue
+            # whoever asks nonsense or goes away gets no answer; the recording goes on
+            with self._peer, contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                self._answer(self._peer)
 
     def _answer(self, connection: socket.socket) -> None:
         _pid, uid, _gid = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
@@ -98,31 +122,40 @@ class ControlServer:
 
 
 def command(bag: Path, name: str, text: str = "") -> None:
-    """Ask the recorder of `bag` for something.
+    """Ask the recorder of `bag` for something; the current file of a series will do as well.
 
     Raises:
         BagError: nobody records this bag, or it cannot be done.
     """
-    path = control_path(bag)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
-        try:
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"command": name, "text": text}).encode() + b"\n")
-            answer = json.loads(_line(connection) or b"{}")
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise BagError(
-                f"nobody is recording {bag}; name the output exactly as the recorder was given it"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BagError(f"the recorder of {bag} did not answer ({error})") from error
+    answer = _ask(_listening(bag), bag, {"command": name, "text": text})
     if not answer.get("ok"):
         raise BagError(f"{bag}: {answer.get('reason') or 'the recorder refused'}")
 
 
+def _ask(path: Path, bag: Path, request: dict[str, str]) -> dict[str, object]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            return dict(json.loads(_line(connection) or b"{}"))
+        except GONE:
+            raise BagError(f"nobody is recording {bag}; name the output exactly as the recorder was given it") from None
+        except (OSError, ValueError) as error:
+            raise BagError(f"the recorder of {bag} did not answer ({error})") from error
+
+
+def _listening(bag: Path) -> Path:
+    series = re.sub(r"_\d+$", "", bag.stem)
+    candidates = [control_path(bag), control_path(bag.with_name(series + bag.suffix))]
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
 def _line(connection: socket.socket) -> bytes:
     data = b""
+    deadline = time.monotonic() + TIMEOUT_S
     while not data.endswith(b"\n") and len(data) < MAX_LINE:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
         more = connection.recv(4096)
         if not more:
             break
@@ -134,6 +167,6 @@ def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except GONE:
             return False
         return True

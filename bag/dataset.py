@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import heapq
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -14,9 +13,10 @@ import numpy as np
 from bag.align import Aligned, align
 from bag.parts import Part, Source, expand, is_url, local_path, open_parts, pieces_of
 from bag.parts import cut_pieces as cut_pieces_of
-from bag.records import BagInfo, RawMessage
 from bag.plain import decode, known_schema
+from bag.records import BagInfo, RawMessage
 from bag.storage.reader import BagReader
+from bag.streams import Limits, merged
 from bag.summaries import merge_infos, summary_of
 from bag.times import Moment, to_bag_time
 from bag.topic import Topic
@@ -26,11 +26,9 @@ from cortex.messages.base import Message
 if TYPE_CHECKING:
     from pathlib import Path
 
-Limits = tuple["int | None", "int | None"]
-
 
 class Bag(Mapping[str, Topic]):
-    """An open bag, of one file or several splits. Nothing but its bookkeeping is read until a message or a slice is asked for.
+    """An open bag, of one file or several splits. Only its bookkeeping is read until messages or slices are asked for.
 
     Args:
         source: a path, a URL that fsspec opens, a glob, or a list of them.
@@ -185,7 +183,7 @@ class Bag(Mapping[str, Topic]):
         if self._span() is None:
             return
         low, high = self._within(start, stop)
-        for _time, message in _merged(self.parts, names, order, (low, high)):
+        for _time, message in merged(self.parts, names, order, (low, high)):
             yield message
 
     def _within(self, start: Moment | None, stop: Moment | None) -> Limits:
@@ -260,7 +258,8 @@ class Bag(Mapping[str, Topic]):
     # --- a mapping that is closed
 
     def _known(self, topic: str) -> None:
-        self.parts[0].reader
+        # complains if the bag was closed
+        _ = self.reader
         if topic not in self._topics:
             known = ", ".join(self._topics) or "none"
             raise KeyError(f"{self.path} has no topic {topic!r}; it has: {known}")
@@ -293,7 +292,9 @@ class Bag(Mapping[str, Topic]):
     def __enter__(self) -> Bag:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Bag], tuple[Any, ...]]:
@@ -304,36 +305,6 @@ class Bag(Mapping[str, Topic]):
         if not self._open:
             return f"<closed Bag {where}>"
         return f"<Bag {where}: {len(self)} topics, {self.duration:.3f} s>"
-
-
-def _merged(
-    parts: Sequence[Part], names: Sequence[str], order: str, limits: Limits
-) -> Iterator[tuple[int, RawMessage]]:
-    chosen = [part for part in parts if part.span and not _outside(part, limits)]
-    apart = all(
-        one.span and other.span and one.span[2] + one.shift_ns <= other.span[1] + other.shift_ns
-        for one, other in zip(chosen, chosen[1:], strict=False)
-    )
-    if apart:
-        for part in chosen:
-            yield from _part_messages(part, names, order, limits)
-        return
-    streams = [_part_messages(part, names, order, limits) for part in chosen]
-    yield from heapq.merge(*streams, key=lambda item: item[0])
-
-
-def _outside(part: Part, limits: Limits) -> bool:
-    assert part.span is not None
-    low, high = limits
-    # a message may be sent well before it arrives, so only arrival after the range rules a file out for sure
-    return low is not None and part.span[2] + part.shift_ns < low or high is not None and part.span[1] + part.shift_ns > high + 5_000_000_000
-
-
-def _part_messages(part: Part, names: Sequence[str], order: str, limits: Limits) -> Iterator[tuple[int, RawMessage]]:
-    present = [name for name in names if name in part.reader.topics]
-    local = [None if limit is None else limit - part.shift_ns for limit in limits]
-    for time, message in part.reader.merged(present, order, *local):
-        yield time + part.shift_ns, message
 
 
 # a bag that came from another process is opened once there, however many of its fields came along
@@ -360,8 +331,8 @@ def open_bag(source: Source) -> Bag:
     """Open a bag for reading; one whose recorder died is brought to its last message first.
 
     Args:
-        source: a path, a URL that fsspec opens (`s3://runs/a.h5`), a glob, or a list of them: splits of one recording are
-            stitched, and recordings of other times or machines are put behind each other by wall time.
+        source: a path, a URL that fsspec opens (`s3://runs/a.h5`), a glob, or a list of them: splits of one recording
+            are stitched, and recordings of other times or machines are put behind each other by wall time.
 
     Raises:
         FileNotFoundError: there is no such file.

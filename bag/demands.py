@@ -16,13 +16,16 @@ TOLERANCE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """A demand that is not met. `hz` is the demanded rate, `found_hz` what came."""
+    """A demand that is no longer met, or is met again (`over`). `hz` is the demanded rate, `found_hz` what came."""
 
     topic: str
     hz: float | None
     found_hz: float
+    over: bool = False
 
     def __str__(self) -> str:
+        if self.over:
+            return f"{self.topic} is well again"
         if self.hz is None or self.found_hz == 0:
             return f"{self.topic} is silent"
         return f"{self.topic} comes at {self.found_hz:.1f} Hz, {self.hz:g} Hz are required"
@@ -45,7 +48,7 @@ class Demand:
         self._seen: deque[tuple[int, int]] = deque([(start_ns, 0)])
 
     def judge(self, now_ns: int, messages: int) -> Complaint | None:
-        """Take a new count of messages; a complaint when the demand has just been broken."""
+        """Take a new count of messages; an answer when the demand has just been broken, or is just met again."""
         seen = self._seen
         seen.append((now_ns, messages))
         while len(seen) > 2 and now_ns - seen[1][0] >= self._window_ns:
@@ -55,6 +58,6 @@ class Demand:
             return None
         found = (messages - seen[0][1]) / span * SECOND
         bad = found == 0 if self.hz is None else found < self.hz * TOLERANCE
-        news = bad and not self.broken
+        news = bad != self.broken
         self.broken = bad
-        return Complaint(self.topic, self.hz, found) if news else None
+        return Complaint(self.topic, self.hz, found, over=not bad) if news else None

@@ -1,7 +1,8 @@
 """A field of a topic as something like an array: it has a shape and a dtype, and reads only what is sliced.
 
 There are three kinds. `ArrayField`: arrays of one shape, an array of (messages, *shape). `RaggedField`: arrays of
-several shapes; a slice is a `Ragged`. `ValueField`: a number, text or other value out of the metadata, a column of (messages,).
+several shapes; a slice is a `Ragged`. `ValueField`: a number, text or other value out of the metadata, a column of
+(messages,).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bag.parts import Piece
-from bag.ragged import Ragged
 from bag.storage import bulk
 from bag.storage.layout import ColumnSpec
 
@@ -62,6 +62,11 @@ class Field:
         """Bytes the whole field takes in memory."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that lie together on the disk; reading them together is cheapest."""
+        return 1
+
     def __len__(self) -> int:
         return len(self.topic)
 
@@ -96,6 +101,12 @@ class Field:
         whole: NDArray[Any] = np.asarray(self[:])
         return whole if dtype is None else whole.astype(dtype)
 
+    def to_dask(self, rows: int | None = None) -> Any:
+        """A lazy `dask.array.Array`; see `bag.lazy_arrays.to_dask`."""
+        from bag.lazy_arrays import to_dask
+
+        return to_dask(self, rows)
+
     def _one(self, number: int, rest: tuple[Any, ...]) -> Any:
         row = self._read(number, number + 1, ())[0]
         return row[rest] if rest else row
@@ -109,8 +120,8 @@ class Field:
             found = self._take(rows)[back]
         if not rest:
             return found
-        ahead = (slice(None),) * numbers.ndim
-        return found[(*ahead, *rest)]
+        key = (*(slice(None),) * numbers.ndim, *rest)
+        return found[key]
 
     def _read(self, start: int, stop: int, rest: tuple[Any, ...]) -> Any:
         raise NotImplementedError
@@ -185,7 +196,8 @@ class ArrayField(Field):
                 return found[0] if len(found) == 1 else np.concatenate(found)
         out = np.empty((stop - start, *self._row), self._dtype)
         self.read_into(out, start)
-        return out[(slice(None), *rest)] if rest else out
+        key = (slice(None), *rest)
+        return out[key] if rest else out
 
     def _one(self, number: int, rest: tuple[Any, ...]) -> Any:
         if rest:
@@ -201,10 +213,13 @@ class ArrayField(Field):
         return out
 
 
+# what HDF5 understands itself
 def _simple(part: Any) -> bool:
-    return part is Ellipsis or (isinstance(part, slice) and (part.step or 1) > 0) or (
-        isinstance(part, (int, np.integer)) and not isinstance(part, (bool, np.bool_)) and part >= 0
-    )
+    if isinstance(part, slice):
+        return (part.step or 1) > 0
+    if isinstance(part, (bool, np.bool_)):
+        return False
+    return part is Ellipsis or (isinstance(part, (int, np.integer)) and int(part) >= 0)
 
 
 def _checked(number: int, count: int, name: str) -> int:
@@ -229,8 +244,3 @@ def _numbers(key: Any, count: int, name: str) -> NDArray[np.int64]:
     if int(wanted.min()) < 0 or int(wanted.max()) >= count:
         raise IndexError(f"field {name} has {count} messages, not all of {key!r}")
     return wanted
-
-
-def empty_ragged() -> Ragged:
-    """What no messages give."""
-    return Ragged([])

@@ -5,11 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cortex.discovery.client import ChangeListener, DiscoveryClient, DiscoverySnapshot
-from cortex.discovery.protocol import TopicInfo
+from cortex.discovery.protocol import DiscoveryCommand, DiscoveryRequest, TopicInfo
 from cortex.errors import CortexError
+
+ANSWER_MS = 1000
+# how often to look for a daemon that is not there
+ABSENT_S = 0.1
+# how often at most to look for dead publishers
+DEAD_S = 1.0
+WAIT_MS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +38,16 @@ class Follower:
         address: the daemon's address.
         interval_ns: time between questions without announcements.
         report: called with every new sighting, from the follower's thread.
+        failed: called from there when following has ended by an error.
     """
 
-    def __init__(self, address: str, interval_ns: int, report: Callable[[Sighting], None]) -> None:
+    def __init__(
+        self, address: str, interval_ns: int, report: Callable[[Sighting], None], *, failed: Callable[[], None]
+    ) -> None:
         self.address = address
         self._interval_s = interval_ns / 1e9
         self._report = report
+        self._failed = failed
         self._stopping = threading.Event()
         self._seen: Sighting | None = None
         self._thread = threading.Thread(target=self._run, name="bag follow", daemon=True)
@@ -52,19 +64,22 @@ class Follower:
             self._thread.join()
 
     def _run(self) -> None:
-        listener: ChangeListener | None = None
         try:
-            with DiscoveryClient(self.address, timeout_ms=1000, retries=0) as client:
+            with DiscoveryClient(self.address, timeout_ms=ANSWER_MS, retries=0) as client, ExitStack() as listening:
+                listener: ChangeListener | None = None
                 while not self._stopping.is_set():
                     snapshot = self._look(client)
-                    if snapshot is not None and snapshot.notice_address and listener is None:
-                        listener = ChangeListener(snapshot.notice_address)
-                    self._pause(listener)
+                    notice = snapshot.notice_address if snapshot is not None else None
+                    if notice is not None and listener is None:
+                        listener = listening.enter_context(ChangeListener(notice))
+                    elif notice is None and snapshot is not None and listener is not None:
+                        # another daemon came up at the same address, one that announces nothing
+                        listening.close()
+                        listener = None
+                    self._pause(listener, answered=snapshot is not None)
         except BaseException as error:  # noqa: BLE001  handed to the recorder, which ends with it
             self.error = error
-        finally:
-            if listener is not None:
-                listener.close()
+            self._failed()
 
     def _look(self, client: DiscoveryClient) -> DiscoverySnapshot | None:
         try:
@@ -81,11 +96,21 @@ class Follower:
             self._report(sighting)
 
     # with announcements the question is still asked now and then: dead publishers announce nothing
-    def _pause(self, listener: ChangeListener | None) -> None:
+    def _pause(self, listener: ChangeListener | None, *, answered: bool) -> None:
         if listener is None:
-            self._stopping.wait(self._interval_s)
+            # whether a daemon has come up is asked of the kernel and costs nobody anything
+            self._stopping.wait(self._interval_s if answered else min(self._interval_s, ABSENT_S))
             return
-        deadline = time.monotonic() + max(1.0, self._interval_s)
+        deadline = time.monotonic() + max(DEAD_S, self._interval_s)
         while not self._stopping.is_set() and time.monotonic() < deadline:
-            if listener.wait(50):
+            if listener.wait(WAIT_MS):
                 return
+
+
+def find(client: DiscoveryClient, topic: str) -> TopicInfo | None:
+    """The entry of a topic now; None when there is none, or nobody answers."""
+    request = DiscoveryRequest(DiscoveryCommand.LOOKUP_TOPIC, topic_name=topic)
+    try:
+        return client.request(request, wait_for_daemon=False).topic_info
+    except CortexError:
+        return None

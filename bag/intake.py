@@ -1,7 +1,8 @@
-"""Receives from the publishers: many sockets, one thread, no decoding and no disk; every message is stamped and handed on."""
+"""Receives from the publishers: many sockets, one thread, no decoding, no disk; messages are stamped and handed on."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -15,22 +16,30 @@ from zmq.utils.monitor import recv_monitor_message
 from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, cost_of
 from bag.storage.batch import Row
 
-# so many sockets at most: beyond, topics share one, each still at one address there
+# so many sockets at most: beyond, topics share one
 MAX_SOCKETS = 16
 # one turn of one socket, so that a flood on one topic does not starve the others
 TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
+FEW_MESSAGES = 4
 # parts this large stay in ZeroMQ's memory, smaller ones are copied
 LARGE_PART = 32 << 10
 RECONNECT_MS = 5
 DRAIN_S = 0.25
 POLL_MS = 50
+# connections come and go rarely: looking at every monitor for every message would double the work of waiting
+MONITORS_EVERY_NS = 50_000_000
+EMPTY_TURNS = 1000
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
 @dataclass(slots=True)
 class Source:
-    """One topic at one address. `channel` is its number in the bag, `period_ns` thins it out when it is not 0."""
+    """One topic at one address. `channel` is its number in the bag, `period_ns` thins it out when it is not 0.
+
+    `reborn`: its connection broke after messages had come, so the next one is another publisher's, whatever its number.
+    `leaving`: to be left as soon as the connection breaks.
+    """
 
     channel: int
     topic: bytes
@@ -38,6 +47,9 @@ class Source:
     connected: bool = False
     period_ns: int = 0
     next_ns: int = 0
+    heard: bool = False
+    reborn: bool = False
+    leaving: bool = False
 
 
 @dataclass(slots=True)
@@ -56,20 +68,29 @@ class Intake:
         buffer: where the messages go.
         wall: wall clock in ns.
         mono: monotonic clock in ns.
+        renew: gives a channel for a source behind which a new publisher speaks; called in the intake's thread.
     """
 
     def __init__(
-        self, buffer: RecordBuffer, *, wall: Callable[[], int] = time.time_ns, mono: Callable[[], int] = time.monotonic_ns
+        self,
+        buffer: RecordBuffer,
+        *,
+        wall: Callable[[], int] = time.time_ns,
+        mono: Callable[[], int] = time.monotonic_ns,
+        renew: Callable[[Source], int] | None = None,
     ) -> None:
         self._buffer = buffer
         self._wall, self._mono = wall, mono
+        self._renew = renew
+        self.problems: list[str] = []
         self._context: zmq.Context[Any] = zmq.Context()
         self._wishes: queue.SimpleQueue[tuple[str, Source]] = queue.SimpleQueue()
         self._bell = self._context.socket(zmq.PAIR)
         self._bell_end = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://bell")
         self._bell_end.connect("inproc://bell")
-        self._ports: list[_Port] = []
+        self._ports: dict[zmq.Socket[bytes], _Port] = {}
+        self._monitors_due_ns = 0
         self._poller = zmq.Poller()
         self._stopping = False
         self.paused = False
@@ -82,13 +103,21 @@ class Intake:
 
     def connect(self, source: Source) -> None:
         """Receive a topic from now on; only one thread may call `connect` and `disconnect`."""
-        self._wishes.put(("connect", source))
-        self._bell.send(b"")
+        self._ask("connect", source)
 
     def disconnect(self, source: Source) -> None:
-        """Receive a topic no longer."""
-        self._wishes.put(("disconnect", source))
-        self._bell.send(b"")
+        """Receive a topic no longer, once its publisher is gone."""
+        self._ask("disconnect", source)
+
+    def renew(self, source: Source) -> None:
+        """Give a source another channel, unless its next message will do so anyway."""
+        self._ask("renew", source)
+
+    # a bell that rings already need not be rung again
+    def _ask(self, wish: str, source: Source) -> None:
+        self._wishes.put((wish, source))
+        with contextlib.suppress(zmq.Again):
+            self._bell.send(b"", zmq.NOBLOCK)
 
     def stop(self) -> None:
         """Take what has already arrived, then end; waits for it."""
@@ -115,29 +144,42 @@ class Intake:
 
     # one round over all sockets that have something; True when messages came
     def _turn(self, timeout_ms: int) -> bool:
-        ready = dict(self._poller.poll(timeout_ms))
-        if not ready:
-            return False
-        if self._bell_end in ready:
-            self._fulfil()
-        came = False
-        for port in self._ports:
-            if port.monitor in ready:
+        ready = self._poller.poll(timeout_ms)
+        now = self._mono()
+        if now >= self._monitors_due_ns:
+            self._monitors_due_ns = now + MONITORS_EVERY_NS
+            for port in self._ports.values():
                 self._notice(port)
-            if port.socket in ready:
+        came = False
+        for socket, _event in ready:
+            if socket is self._bell_end:
+                self._fulfil()
+            else:
+                port = self._ports[socket]
+                # what the monitor has to say of a connection comes before the messages of the next one
+                if int(port.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    self._notice(port)
                 self._drain(port)
                 came = True
         return came
 
-    def _drain(self, port: _Port) -> None:
-        receive, wall, mono, sources = port.socket.recv, self._wall, self._mono, port.sources
+    # a turn of one socket; True when there may be more
+    def _drain(self, port: _Port) -> bool:
+        receive, events, sources = port.socket.recv, port.socket.getsockopt, port.sources
+        wall, mono = self._wall, self._mono
         rows: dict[bytes, list[Row]] = {}
         costs: dict[bytes, int] = {}
         total = 0
-        for _ in range(TURN_MESSAGES):
+        more = True
+        for count in range(TURN_MESSAGES):
             try:
+                # while little comes, asking first is cheaper than an exception; in a flood it is the other way round
+                if 0 < count < FEW_MESSAGES and not int(events(zmq.EVENTS)) & zmq.POLLIN:
+                    more = False
+                    break
                 frame = receive(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                more = False
                 break
             topic = frame.bytes
             parts: list[Any] = [topic]
@@ -160,8 +202,12 @@ class Intake:
                 break
         for topic, messages in rows.items():
             self._hand_on(sources[topic], messages, costs[topic])
+        return more
 
     def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
+        if source.reborn and self._renew is not None:
+            source.channel = self._renew(source)
+        source.reborn, source.heard = False, True
         if self.paused:
             for row in rows:
                 self._buffer.skip(source.channel, "paused", row)
@@ -188,30 +234,61 @@ class Intake:
             wish, source = self._wishes.get()
             if wish == "connect":
                 self._join(source)
+            elif wish == "disconnect":
+                source.leaving = True
+                if not source.connected:
+                    self._leave(source)
             else:
-                self._leave(source)
+                self._change_channel(source)
 
     def _join(self, source: Source) -> None:
         port = self._port_for(source)
+        neighbour = next((other for other in port.sources.values() if other.address == source.address), None)
+        try:
+            # twice connected, everything would come twice
+            if neighbour is None:
+                port.socket.connect(source.address)
+        except zmq.ZMQError as error:
+            # anybody can register anything; the others are recorded all the same
+            name = source.topic.decode(errors="replace")
+            self.problems.append(f"{name} cannot be received: its address {source.address!r} is none ({error})")
+            return
+        source.connected = neighbour is not None and neighbour.connected
         port.sources[source.topic] = source
         port.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
-        port.socket.connect(source.address)
 
     def _leave(self, source: Source) -> None:
-        for port in self._ports:
-            if port.sources.get(source.topic) is source:
-                self._drain(port)
-                port.socket.setsockopt(zmq.UNSUBSCRIBE, source.topic)
+        port = self._port_of(source)
+        if port is not None:
+            self._empty(port)
+            port.socket.setsockopt(zmq.UNSUBSCRIBE, source.topic)
+            del port.sources[source.topic]
+            source.connected = False
+            if all(other.address != source.address for other in port.sources.values()):
                 port.socket.disconnect(source.address)
-                del port.sources[source.topic]
-                source.connected = False
 
+    def _change_channel(self, source: Source) -> None:
+        port = self._port_of(source)
+        if port is not None:
+            self._notice(port)
+        if not source.reborn and self._renew is not None:
+            source.channel = self._renew(source)
+
+    def _port_of(self, source: Source) -> _Port | None:
+        return next((port for port in self._ports.values() if port.sources.get(source.topic) is source), None)
+
+    # everything that has arrived there; bounded, since others on the same socket may go on for ever
+    def _empty(self, port: _Port) -> None:
+        for _ in range(EMPTY_TURNS):
+            if not self._drain(port):
+                return
+
+    # where its address is connected already, else a socket of its own while there are few
     def _port_for(self, source: Source) -> _Port:
-        usable = [
-            port
-            for port in self._ports
-            if source.topic not in port.sources and all(other.address != source.address for other in port.sources.values())
-        ]
+        usable = [port for port in self._ports.values() if source.topic not in port.sources]
+        for port in usable:
+            if any(other.address == source.address for other in port.sources.values()):
+                return port
         if len(self._ports) < MAX_SOCKETS or not usable:
             return self._open_port()
         return min(usable, key=lambda port: len(port.sources))
@@ -222,15 +299,28 @@ class Intake:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
         port = _Port(socket, socket.get_monitor_socket(WATCHED))
-        self._ports.append(port)
+        self._ports[socket] = port
         self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(port.monitor, zmq.POLLIN)
         return port
 
     def _notice(self, port: _Port) -> None:
         while port.monitor.poll(0):
             event = recv_monitor_message(port.monitor, zmq.NOBLOCK)
             endpoint = event["endpoint"].decode(errors="replace")
-            for source in port.sources.values():
+            for source in list(port.sources.values()):
                 if source.address == endpoint or len(port.sources) == 1:
-                    source.connected = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+                    self._connection(port, source, alive=event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+    # What came over a connection is in the socket before the event that it broke, and nothing comes over the next one
+    # before the event that it stands: without that one, what is there is the old publisher's, what comes later the
+    # new one's.
+    def _connection(self, port: _Port, source: Source, *, alive: bool) -> None:
+        source.connected = alive
+        if alive:
+            return
+        self._empty(port)
+        # where they may be mixed already, and over TCP, where the same publisher may come back, its numbers tell
+        if source.heard and source.address.startswith("ipc:") and not port.monitor.poll(0):
+            source.reborn, source.heard = True, False
+        if source.leaving:
+            self._leave(source)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 SMALL_ANGLE = 1e-6
 
 
-def blend(before: NDArray[Any], after: NDArray[Any], share: NDArray[np.float64], *, sphere: bool = False) -> NDArray[Any]:
-    """The value at `share` (0: before, 1: after) of the way, row by row; float32 stays float32, integers become float64.
+def blend(
+    before: NDArray[Any], after: NDArray[Any], share: NDArray[np.float64], *, sphere: bool = False
+) -> NDArray[Any]:
+    """The value at `share` (0: before, 1: after) of the way, row by row; float32 stays so, integers become float64.
 
     Args:
         before, after: (n, ...) values.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ KEY_ROWS = 1 << 18
 # bags whose clocks agree this well were recorded in one go: their monotonic clock says what came when
 SAME_CLOCK_NS = 5_000_000_000
 HEADER_BYTES = 24
+FRAMES_BYTES = 16 << 20
 # no compression that HDF5 has makes more of a byte; a bag that claims to is made to exhaust the memory
 MAX_EXPANSION = 1100
 
@@ -35,7 +36,7 @@ class Block:
 
 
 class Lane:
-    """One topic of one bag.
+    """One topic of one bag; `places` are the numbers of the places it is played from.
 
     Args:
         reader: the bag.
@@ -52,6 +53,8 @@ class Lane:
         self._topic = reader.topics[topic]
         _refuse_absurd(reader, topic)
         self.times = self._times(order, zero)
+        own = (place_of[channel.id] for channel in reader.channels if channel.topic == topic)
+        self.places: tuple[int, ...] = tuple(dict.fromkeys(place for place in own if place != NOT_WANTED))
         self._places = np.array([*place_of, NOT_WANTED], np.int32)
         self._skip = 0
 
@@ -109,6 +112,17 @@ class Lane:
             places[segment.start - start : segment.stop - start] = self._places[segment.channel]
         return Block(self.times[start:stop], places, self._topic.frames(start, stop), nbytes)
 
+    def index(self, start: int, stop: int) -> NDArray[Any]:
+        """Index rows of messages start..stop-1."""
+        return self._topic.index(start, stop)
+
+    def frames(self, start: int, stop: int) -> Iterator[list[Frame]]:
+        """Parts of messages start..stop-1, large ones a few at a time."""
+        while start < stop:
+            block = self.block(start, stop, FRAMES_BYTES)
+            yield from block.frames
+            start += len(block.frames)
+
     def message(self, row: int) -> RawMessage:
         """One message."""
         return self.reader.raw(self.topic, row, row + 1)[0]
@@ -119,6 +133,8 @@ class Lane:
 
     # how many of the messages fit, and their bytes; sizes that vary stand in the offsets
     def _fit(self, start: int, stop: int, max_bytes: int) -> tuple[int, int]:
+        if int(self._topic.summary["bytes"]) <= max_bytes:
+            return stop - start, (stop - start) * self.mean_bytes
         sizes = self._topic.index(start, stop)["metadata_size"].astype(np.int64) + HEADER_BYTES
         for segment in self._topic.segments(start, stop):
             part = sizes[segment.start - start : segment.stop - start]

@@ -1,8 +1,9 @@
-"""How late every message was, for as long as it takes: exact values that are folded into a histogram before they grow."""
+"""How late every message was, however long it takes: exact values, folded into a histogram before they grow."""
 
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ FOLD = 1 << 16
 RATIO = 1.01
 # bins reach from 100 ns to some hours
 FIRST_NS = 100.0
-EDGES: NDArray[np.float64] = FIRST_NS * RATIO ** np.arange(2500)
+EDGES: NDArray[Any] = FIRST_NS * RATIO ** np.arange(2500)
 
 
 class LatenessLog:

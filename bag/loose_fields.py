@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class _Loose(Field):
 
 
 class RaggedField(_Loose):
-    """Arrays that differ in shape or dtype, or are missing from some messages; a number gives one, a slice a `Ragged`."""
+    """Arrays that differ in shape or dtype, or are missing here and there; a number gives one, a slice a `Ragged`."""
 
     @property
     def ragged(self) -> bool:
@@ -96,7 +96,9 @@ class RaggedField(_Loose):
             columns = bulk.column_of_runs(piece.reader, runs, self._place.names)[of_run]
             for number in np.unique(columns).tolist():
                 chosen = columns == number
-                for at, array in zip(where[chosen].tolist(), self._arrays(piece, number, messages[chosen]), strict=True):
+                for at, array in zip(
+                    where[chosen].tolist(), self._arrays(piece, number, messages[chosen]), strict=True
+                ):
                     out[at] = array
         return Ragged(out)
 
@@ -118,7 +120,7 @@ class RaggedField(_Loose):
             if key not in shapes:
                 shapes[key] = _shape_at(block.frame(frame), paths[run])
             known = shapes[key]
-            yield None if known is None else array_from_parts(known[0], list(known[1]), memoryview(data.view(np.uint8)))
+            yield None if known is None else array_from_parts(known[0], list(known[1]), data.view(np.uint8).data)
 
     def _from_whole(self, piece: Piece, runs: bulk.Runs, messages: Rows) -> Iterator[NDArray[Any] | None]:
         whole, paths = bulk.whole_runs(piece.reader, runs), self._paths(piece)
@@ -130,11 +132,16 @@ class RaggedField(_Loose):
     def __repr__(self) -> str:
         found = {(column.spec.kind, column.spec.dtype, column.spec.shape) for column in self._columns()}
         texts = sorted(
-            "several shapes" if kind == "bytes" else describe([(dtype, shape)]) if kind == "fixed"
+            "several shapes"
+            if kind == "bytes"
+            else describe([(dtype, shape)])
+            if kind == "fixed"
             else " x ".join(["n", *map(str, shape)]) + f" {np.dtype(dtype)}"
             for kind, dtype, shape in found
         )
-        return f"<Field {self.name!r} of {self.topic.name!r}: {len(self)} arrays, ragged: {'; '.join(texts) or 'unknown'}>"
+        return (
+            f"<Field {self.name!r} of {self.topic.name!r}: {len(self)} arrays, ragged: {'; '.join(texts) or 'unknown'}>"
+        )
 
 
 def _shape_at(metadata: bytes, path: Path | None) -> tuple[str, tuple[int, ...]] | None:
@@ -165,7 +172,8 @@ class ValueField(_Loose):
 
     def _read(self, start: int, stop: int, rest: tuple[Any, ...]) -> Any:
         found = self._take(np.arange(start, stop))
-        return found[(slice(None), *rest)] if rest else found
+        key = (slice(None), *rest)
+        return found[key] if rest else found
 
     def _take(self, rows: Rows) -> NDArray[Any]:
         pieces: list[tuple[Any, NDArray[Any]]] = []
@@ -219,13 +227,3 @@ def _extract_block(block: bulk.MetadataBlock, path: Path, where: Any) -> list[tu
         chosen = spread >= 0
         out.append((positions[chosen], item.values[spread[chosen]]))
     return out
-
-
-def make_loose(topic: Topic, name: str, place: Place, ragged: bool) -> RaggedField | ValueField:
-    """The field for what is no single column."""
-    return (RaggedField if ragged else ValueField)(topic, name, place)
-
-
-def known_pieces(pieces: Sequence[Piece]) -> list[Piece]:
-    """Those with messages."""
-    return [piece for piece in pieces if len(piece)]

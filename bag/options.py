@@ -9,6 +9,8 @@ from bag.selection import Selection
 
 SECOND = 1_000_000_000
 MAX_CLOCK_HZ = 10_000
+# below, not even one image of a small camera finds room
+MIN_CACHE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,31 @@ class RecordOptions:
     post_roll_ns: int = 0
     compression: str | None = None
     control: bool = False
+
+    def __post_init__(self) -> None:
+        positive = {
+            "the polling interval": self.polling_interval_ns,
+            "the flush interval": self.flush_interval_ns,
+            "the duration": self.duration_ns,
+            "the limit": self.limit,
+            "the largest size of a bag": self.max_bag_bytes,
+            "the longest duration of a bag": self.max_bag_duration_ns,
+            "the number of files to keep": self.max_bag_files,
+            "the duration of snapshots": self.snapshot_duration_ns,
+            **{f"the rate that {topic} is thinned out to": hz for topic, hz in self.throttle},
+            **{f"the rate that is required of {topic}": hz for topic, hz in self.require},
+        }
+        for what, value in positive.items():
+            if value is not None and not value > 0:
+                raise UsageError(f"{what} is {value}; it must be above 0")
+        if self.max_cache_bytes < MIN_CACHE:
+            raise UsageError(f"the cache has {self.max_cache_bytes} bytes; it needs at least {MIN_CACHE}")
+        if self.wait_for_topics and not self.topics:
+            raise UsageError("there is nothing to wait for: name the topics that must be there before recording begins")
+        if self.snapshot and (self.max_bag_bytes is not None or self.max_bag_duration_ns is not None):
+            raise UsageError("in snapshot mode each snapshot is a file of its own; it cannot be split as well")
+        if not self.snapshot and (self.snapshot_duration_ns is not None or self.post_roll_ns):
+            raise UsageError("the duration and the post-roll of snapshots need snapshot mode")
 
     @property
     def selection(self) -> Selection:

@@ -67,13 +67,11 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         MissingExtraError: fsspec, or what it needs for this kind of URL, is not installed.
     """
     try:
-        import fsspec
-        from fsspec.core import url_to_fs
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
         found: tuple[Any, str] = url_to_fs(url)
     except ImportError as error:
         raise MissingExtraError(f"Opening {url}", "remote") from error
-    del fsspec
     return found
 
 

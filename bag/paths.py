@@ -18,17 +18,17 @@ def split_name(name: str | tuple[str, ...]) -> list[tuple[str, ...]]:
     """The ways a name can be taken apart, the likeliest first; a tuple is taken as it is."""
     if isinstance(name, tuple):
         return [tuple(str(part) for part in name)]
-    ways = [(name,)]
-    for separator in ("/", "."):
-        if separator in name:
-            ways.append(tuple(name.split(separator)))
+    ways: list[tuple[str, ...]] = [(name,)]
+    ways.extend(tuple(name.split(separator)) for separator in ("/", ".") if separator in name)
     return ways
 
 
 def matches(found: Path, wanted: Path) -> bool:
     """Whether both paths lead to the same place; keys compare as text, as positions in lists are written."""
-    return len(found) == len(wanted) and found[0] == wanted[0] and all(
-        str(one) == str(other) for one, other in zip(found[1:], wanted[1:], strict=True)
+    return (
+        len(found) == len(wanted)
+        and found[0] == wanted[0]
+        and all(str(one) == str(other) for one, other in zip(found[1:], wanted[1:], strict=True))
     )
 
 

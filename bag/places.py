@@ -14,9 +14,12 @@ from pathlib import Path
 from bag.errors import ReplayError, UsageError
 from bag.options import PlayOptions
 from bag.records import Channel
+from cortex.discovery.client import DiscoveryClient
 from cortex.discovery.protocol import TopicInfo
 from cortex.paths import MAX_IPC_PATH, bindable_ipc_address, ipc_path, topics_dir
+from cortex.probe import is_live
 
+WAYS_OUT = "stop that node, leave the topic out (--exclude-topics), or give it another name (--remap, --prefix)"
 # longer names are no names; discovery and every list of topics would carry them
 MAX_NAME_BYTES = 4096
 MAX_PLACES = 10_000
@@ -76,8 +79,13 @@ def require_harmless(places: Sequence[TopicInfo]) -> None:
         raise ReplayError(f"the bags have {len(places)} publishers; more than {MAX_PLACES} are not played at once")
     owners: dict[str, str] = {}
     for place in places:
-        if max(map(len, (place.name.encode(), place.publisher_node.encode(), place.message_type.encode()))) > MAX_NAME_BYTES:
-            raise ReplayError(f"topic {place.name[:60]!r}... has a name longer than {MAX_NAME_BYTES} bytes; leave it out with -x")
+        if (
+            max(map(len, (place.name.encode(), place.publisher_node.encode(), place.message_type.encode())))
+            > MAX_NAME_BYTES
+        ):
+            raise ReplayError(
+                f"topic {place.name[:60]!r}... has a name longer than {MAX_NAME_BYTES} bytes; leave it out with -x"
+            )
         fault = _fault(place.address)
         if fault is not None:
             raise ReplayError(
@@ -90,6 +98,37 @@ def require_harmless(places: Sequence[TopicInfo]) -> None:
                 f"topics {other!r} and {place.name!r} claim the same address {place.address}; "
                 f"leave one out with --exclude-topics, or move it with --remap"
             )
+
+
+def require_free(client: DiscoveryClient, places: Sequence[TopicInfo]) -> None:
+    """Make sure that nobody lives in any of the places; what a crashed node left at discovery is removed.
+
+    Raises:
+        ReplayError: a live node publishes there.
+        DiscoveryUnavailableError: no daemon answers.
+    """
+    listed = client.snapshot().topics
+    by_topic = {info.name: info for info in listed}
+    by_address = {info.address: info for info in listed}
+    for place in places:
+        owner = by_topic.get(place.name)
+        if owner is not None and is_live(owner.address) is not False:
+            raise _taken(place, owner)
+        if is_live(place.address):
+            raise _taken(place, by_address.get(place.address))
+    for place in places:
+        owner = by_topic.get(place.name)
+        if owner is not None and owner.publisher_node != place.publisher_node:
+            # the daemon would refuse us in favour of the dead
+            client.unregister_own(owner)
+
+
+def _taken(place: TopicInfo, owner: TopicInfo | None) -> ReplayError:
+    if owner is None:
+        reason = f"a process that discovery does not list is alive at {place.address}"
+    else:
+        reason = f"node {owner.publisher_node} is alive and publishes {owner.name} at {owner.address}"
+    return ReplayError(f"{place.name} cannot be played as node {place.publisher_node}: {reason}; {WAYS_OUT}")
 
 
 # why an address may not be bound, or None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
+from bag.direct import DirectFile
 from bag.errors import UsageError
 from bag.lanes import NOT_WANTED, Lane, time_line_zeros
 from bag.options import PlayOptions
@@ -13,6 +15,10 @@ from bag.places import Renaming
 from bag.schedule import Batch, timetable
 from bag.storage.reader import BagReader
 from cortex.discovery.protocol import TopicInfo
+
+# rows that are read at once: many cost less, few leave the sending thread in peace
+IMMEDIATE_ROWS = 8192
+PACED_ROWS = 1024
 
 
 class Programme:
@@ -27,6 +33,7 @@ class Programme:
     Args:
         paths: the bags, in any order.
         options: of the replay.
+        lenient: pass over topics that are not there, also when none is left.
 
     Raises:
         FileNotFoundError, BagFormatError, BagBusyError: a bag cannot be opened.
@@ -34,7 +41,7 @@ class Programme:
         UsageError: nothing would be played, or the same topic by two nodes at once.
     """
 
-    def __init__(self, paths: Sequence[str | Path], options: PlayOptions) -> None:
+    def __init__(self, paths: Sequence[str | Path], options: PlayOptions, *, lenient: bool = False) -> None:
         self._options = options
         self._resources = ExitStack()
         self.places: list[TopicInfo] = []
@@ -43,8 +50,9 @@ class Programme:
             readers = [self._resources.enter_context(BagReader(path)) for path in paths]
             # splits in their order, whatever the order of the arguments; empty bags last
             self.readers = sorted(readers, key=lambda reader: reader.span_ns() or (1 << 63, 0, 0))
-            self._require_topics()
-            self.lanes = self._lay_out()
+            if not lenient:
+                self._require_topics()
+            self.lanes = self._lay_out(lenient=lenient)
         except BaseException:
             self._resources.close()
             raise
@@ -57,7 +65,7 @@ class Programme:
             if topic not in known:
                 raise UsageError(f"there is no topic {topic} to play; there are: {', '.join(known) or 'none'}")
 
-    def _lay_out(self) -> list[Lane]:
+    def _lay_out(self, *, lenient: bool) -> list[Lane]:
         selection = self._options.selection
         wanted = [
             [selection.wants(channel.topic, channel.type_name, channel.node) for channel in reader.channels]
@@ -67,9 +75,14 @@ class Programme:
             list(dict.fromkeys(channel.topic for channel, want in zip(reader.channels, wants, strict=True) if want))
             for reader, wants in zip(self.readers, wanted, strict=True)
         ]
-        if not any(chosen):
+        if not any(chosen) and not lenient:
             names = ", ".join(str(reader.path) for reader in self.readers)
             raise UsageError(f"no topic of {names} is left to play; look at: cortex bag info")
+        for reader, topics in zip(self.readers, chosen, strict=True):
+            file = DirectFile(reader.path)
+            self._resources.callback(file.close)
+            for topic in topics:
+                file.improve(reader.topics[topic])
         renaming = Renaming(self._options, (topic for topics in chosen for topic in topics))
         zeros = time_line_zeros([reader.span_ns() for reader in self.readers])
         self.zero_wall_ns = min((span[0] for span in self._spans()), default=0)
@@ -116,15 +129,15 @@ class Programme:
         """Of each topic as it is played the mean size of a message."""
         out: dict[str, int] = {}
         for lane in self.lanes:
-            for number in lane.place_of:
-                if number != NOT_WANTED and self.topics[number] == lane.topic:
-                    name = self.places[number].name
-                    out[name] = max(out.get(name, 1), lane.mean_bytes)
+            for number in lane.places:
+                name = self.places[number].name
+                out[name] = max(out.get(name, 1), lane.mean_bytes)
         return out
 
     def batches(self, start: int, block_bytes: int) -> Iterator[Batch]:
         """The timetable from `start` (ns on the time line) to the end of what is played."""
-        return timetable(self.lanes, start, self.stop_ns, block_bytes)
+        rows = IMMEDIATE_ROWS if self._options.immediate else PACED_ROWS
+        return timetable(self.lanes, start, self.stop_ns, block_bytes, max_rows=rows)
 
     def close(self) -> None:
         """Close the bags; a second call does nothing."""
@@ -139,7 +152,7 @@ def _stitch(lanes: Sequence[Lane]) -> None:
             by_topic.setdefault(lane.topic, []).append(lane)
     for topic, own in by_topic.items():
         own.sort(key=lambda lane: int(lane.times[0]))
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             if before.times[-1] > after.times[0] and before.last_place != after.first_place:
                 raise UsageError(
                     f"{topic} is published by two nodes at the same time, in {before.reader.path} and in "

@@ -81,7 +81,9 @@ class Ragged(Sequence[Any]):
         Raises:
             ValueError: always; use `padded()`, `values` or the arrays one by one.
         """
-        raise ValueError("ragged arrays are no matrix; use .padded(fill), .values with .offsets, or one message at a time")
+        raise ValueError(
+            "ragged arrays are no matrix; use .padded(fill), .values with .offsets, or one message at a time"
+        )
 
     def __repr__(self) -> str:
         present = [array for array in self._arrays if array is not None]

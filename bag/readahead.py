@@ -1,4 +1,4 @@
-"""Reads a timetable in a thread of its own, ahead of its time and bounded in bytes, so that sending never waits for a disk."""
+"""Reads a timetable in a thread of its own, bounded in bytes, so that sending never waits for a disk."""
 
 from __future__ import annotations
 

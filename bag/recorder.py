@@ -1,4 +1,4 @@
-"""Records live topics into a bag: follower (discovery) -> intake (sockets) -> buffer -> writing, each in its own thread.
+"""Records live topics into a bag: follower (discovery) -> intake (sockets) -> buffer -> writing, a thread each.
 
 The intake only stamps and hands on; everything about files is the writer's. What a user asks for while it runs (pause,
 mark, split, snapshot, stop) may be asked from any thread.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -16,16 +18,21 @@ from bag import schemas
 from bag.bagset import free_bytes
 from bag.buffer import RecordBuffer
 from bag.control import ControlServer
-from bag.errors import BagError, UsageError
-from bag.follow import Follower, Sighting
+from bag.errors import BagBusyError, BagError, UsageError
+from bag.follow import Follower, Sighting, find
 from bag.intake import Intake, Source
 from bag.options import RecordOptions
 from bag.rates import RateMeter
 from bag.records import Channel
 from bag.statistics import RecorderStatistics, TopicStatistics
+from bag.storage.disk import FileOpener, RawFile
 from bag.writing import Writing
+from cortex.discovery.client import DiscoveryClient
 from cortex.discovery.protocol import TopicInfo
 from cortex.paths import default_discovery_address
+
+# the intake waits for this answer; what comes meanwhile waits in its sockets
+LOOKUP_MS = 50
 
 
 class Recorder:
@@ -39,6 +46,7 @@ class Recorder:
         options: what to record, and how.
         wall: wall clock in ns.
         mono: monotonic clock in ns.
+        opener: how files are opened (for tests).
 
     Raises:
         UsageError: nothing is asked for.
@@ -51,6 +59,7 @@ class Recorder:
         *,
         wall: Callable[[], int] = time.time_ns,
         mono: Callable[[], int] = time.monotonic_ns,
+        opener: FileOpener = RawFile,
     ) -> None:
         self.path = Path(output)
         self.options = options or RecordOptions()
@@ -58,18 +67,20 @@ class Recorder:
         if not self._selection.takes_anything:
             raise UsageError("nothing to record: name topics, or ask for all of them with -a")
         self.error: BaseException | None = None
-        self._wall, self._mono = wall, mono
+        self._wall, self._mono, self._opener = wall, mono, opener
         self._lock = threading.Lock()
         self._sources: dict[str, Source] = {}
         self._infos: dict[str, TopicInfo] = {}
         self._rates: dict[str, RateMeter] = {}
+        self._totals = {"in": RateMeter(), "out": RateMeter()}
+        self._problems: list[str] = []
         self._sighting = Sighting()
         self._channels = 0
         self._began = False
         self._ended = False
         self._started_ns: int | None = None
         self._ended_ns: int | None = None
-        self._control: ControlServer | None = None
+        self._resources = ExitStack()
 
     # --- from beginning to end
 
@@ -81,21 +92,41 @@ class Recorder:
         """
         options = self.options
         schemas.import_modules(options.imports)
-        self._buffer = RecordBuffer(options.max_cache_bytes)
-        self._writing = Writing(self.path, options, self._buffer, wall=self._wall, mono=self._mono)
-        self._writing.start()
-        self._started_ns = self._mono()
-        self._intake = Intake(self._buffer, wall=self._wall, mono=self._mono)
-        self._intake.paused = options.start_paused
-        self._intake.start()
-        if options.control:
-            self._control = ControlServer(self.path, self._obey)
-            self._control.start()
-        if not options.wait_for_topics:
-            self._begin()
         address = options.discovery_address or default_discovery_address()
-        self._follower = Follower(address, options.polling_interval_ns, self._sighted)
-        self._follower.start()
+        # in snapshot mode the past takes the other half
+        self._buffer = RecordBuffer(options.max_cache_bytes // 2 if options.snapshot else options.max_cache_bytes)
+        self._writing = Writing(self.path, options, self._buffer, wall=self._wall, mono=self._mono, opener=self._opener)
+        started = self._mono()
+        with ExitStack() as undo:
+            if options.control:
+                self._open_control(undo)
+            self._client = undo.enter_context(DiscoveryClient(address, timeout_ms=LOOKUP_MS, retries=0))
+            self._writing.start()
+            undo.callback(self._writing.join)
+            undo.callback(self._buffer.close)
+            self._intake = Intake(self._buffer, wall=self._wall, mono=self._mono, renew=self._renew)
+            self._intake.paused = options.start_paused
+            self._intake.start()
+            undo.callback(self._intake.stop)
+            if not options.wait_for_topics:
+                self._begin()
+            self._follower = Follower(address, options.polling_interval_ns, self._sighted, failed=self.request_stop)
+            self._follower.start()
+            undo.callback(self._follower.stop)
+            self._resources = undo.pop_all()
+        self._started_ns = started
+
+    # one can record without being controlled
+    def _open_control(self, undo: ExitStack) -> None:
+        control = ControlServer(self.path, self._obey)
+        try:
+            control.start()
+        except BagBusyError:
+            raise
+        except BagError as error:
+            self._problems.append(str(error))
+        else:
+            undo.callback(control.stop)
 
     def stop(self) -> None:
         """Stop receiving, write what has arrived, close the bag; a second call does nothing.
@@ -115,7 +146,9 @@ class Recorder:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.stop()
         else:
@@ -125,11 +158,8 @@ class Recorder:
         if self._started_ns is None or self._ended:
             return
         self._ended = True
-        if self._control is not None:
-            self._control.stop()
-        self._follower.stop()
-        self._intake.stop()
-        self._writing.join()
+        # in this order: nobody asks or finds anything any more, what has arrived is taken, then written
+        self._resources.close()
         self._ended_ns = self._mono()
         self.error = self._writing.error or self._intake.error or self._follower.error
 
@@ -153,12 +183,14 @@ class Recorder:
         self._writing.ask(self._writing.split)
 
     def snapshot(self) -> None:
-        """Write the past soon (snapshot mode)."""
-        self._writing.ask(self._writing.snapshot)
+        """Write the past, as seen from now, soon (snapshot mode)."""
+        now = self._mono()
+        self._writing.ask(lambda: self._writing.snapshot(now))
 
     def mark(self, text: str) -> None:
-        """Keep a named moment."""
-        self._writing.ask(lambda: self._writing.mark(text))
+        """Keep a named moment: now."""
+        now = self._wall()
+        self._writing.ask(lambda: self._writing.mark(text, now))
 
     def request_stop(self) -> None:
         """End by itself soon; `wait` returns then, and `stop` closes."""
@@ -187,13 +219,16 @@ class Recorder:
     def _sighted(self, sighting: Sighting) -> None:
         with self._lock:
             self._sighting = sighting
-            wanted = [info for info in sighting.topics if self._wants(info) and self._infos.get(info.name) != info]
             if not self._began:
-                self._begin_when_complete({info.name for info in sighting.topics})
-            if not self._began or (not self.options.follow and self._channels):
+                self._begin_when_complete({info.name for info in sighting.topics if info.name not in sighting.dead})
+            if not self._began:
                 return
-            for info in wanted:
-                self._join(info)
+            # without following late topics, those of the first sighting are still followed to where they go
+            closed = not self.options.follow and bool(self._infos)
+            for info in sighting.topics:
+                known = self._infos.get(info.name)
+                if self._wants(info) and known != info and not (closed and known is None):
+                    self._join(info)
 
     def _wants(self, info: TopicInfo) -> bool:
         return self._selection.wants(info.name, info.message_type, info.publisher_node)
@@ -208,24 +243,40 @@ class Recorder:
 
     # a publisher that is gone stays connected: it may come back at the same address, and nothing else would tell
     def _join(self, info: TopicInfo) -> None:
-        before = self._infos.get(info.name)
         self._infos[info.name] = info
         self._rates.setdefault(info.name, RateMeter())
-        channel = Channel(
-            self._channels, info.name, info.message_type, info.fingerprint, info.publisher_node, info.address
-        )
-        self._channels += 1
-        self._writing.ask(lambda: self._writing.enter(channel))
         old = self._sources.get(info.name)
-        if old is not None and before is not None and before.address == info.address:
-            old.channel = channel.id
+        if old is not None and old.address == info.address:
+            self._intake.renew(old)
             return
         if old is not None:
             self._intake.disconnect(old)
         hz = dict(self.options.throttle).get(info.name)
         period = 0 if hz is None else round(1e9 / hz)
-        source = self._sources[info.name] = Source(channel.id, info.name.encode(), info.address, period_ns=period)
+        source = Source(self._open_channel(info), info.name.encode(), info.address, period_ns=period)
+        self._sources[info.name] = source
         self._intake.connect(source)
+
+    # numbers and wishes in the same order: the lock is held
+    def _open_channel(self, info: TopicInfo) -> int:
+        channel = Channel(
+            self._channels, info.name, info.message_type, info.fingerprint, info.publisher_node, info.address
+        )
+        self._channels += 1
+        self._writing.ask(lambda: self._writing.enter(channel))
+        return channel.id
+
+    # --- the intake's thread
+
+    # A publisher registers before it speaks, but its first message may be here before the follower has heard of it.
+    def _renew(self, source: Source) -> int:
+        name = source.topic.decode()
+        current = find(self._client, name)
+        with self._lock:
+            if current is not None and current.address == source.address and self._wants(current):
+                self._infos[name] = current
+            info = self._infos[name]
+            return self._open_channel(info if info.address == source.address else replace(info, address=source.address))
 
     # --- any thread
 
@@ -241,6 +292,7 @@ class Recorder:
         with self._lock:
             infos, sources, sighting = dict(self._infos), dict(self._sources), self._sighting
             topics = tuple(self._topic(infos[name], sources[name], sighting, now) for name in infos)
+        written = sum(topic.bytes for topic in topics)
         buffer, files = self._buffer.statistics(), self._writing.files
         ring = self._writing.ring
         return RecorderStatistics(
@@ -248,7 +300,7 @@ class Recorder:
             paths=tuple(map(str, files.paths)),
             elapsed_ns=now - self._started_ns,
             messages=sum(topic.messages for topic in topics),
-            bytes=sum(topic.bytes for topic in topics),
+            bytes=written,
             backlog_messages=buffer.messages,
             backlog_bytes=buffer.bytes,
             refused=buffer.refused,
@@ -261,21 +313,30 @@ class Recorder:
             held_bytes=ring.held_bytes if ring else 0,
             snapshots=ring.snapshots if ring else 0,
             complaints=tuple(map(str, self._writing.complaints)),
+            problems=(*self._problems, *self._intake.problems),
+            snapshot_mode=ring is not None,
+            in_bytes_per_s=self._rates_of("in", now, written + buffer.bytes),
+            out_bytes_per_s=self._rates_of("out", now, written),
             topics=topics,
         )
+
+    def _rates_of(self, way: str, now: int, nbytes: int) -> float:
+        with self._lock:
+            return self._totals[way].rates(now, 0, nbytes)[1]
 
     def _topic(self, info: TopicInfo, source: Source, sighting: Sighting, now: int) -> TopicStatistics:
         counts = self._writing.counts(info.name)
         messages, nbytes = counts["messages"], counts.get("bytes", 0)
         hz, bytes_per_s = self._rates[info.name].rates(now, messages, nbytes)
         listed = any(known.name == info.name for known in sighting.topics)
+        heard = self._writing.heard_ns.get(info.name)
         return TopicStatistics(
             topic=info.name,
             type_name=info.message_type,
             node=info.publisher_node,
             address=info.address,
             connected=source.connected,
-            stale=sighting.answered and (not listed or info.name in sighting.dead),
+            stale=sighting.answered and not source.connected and (not listed or info.name in sighting.dead),
             messages=messages,
             bytes=nbytes,
             hz=hz,
@@ -287,5 +348,6 @@ class Recorder:
             paused=counts.get("paused", 0),
             malformed=counts.get("malformed", 0),
             restarts=counts.get("restarts", 0),
-            last_log_ns=self._writing.last_log_ns.get(info.name),
+            last_log_ns=None if heard is None else heard[0],
+            silent_ns=None if heard is None else max(0, now - heard[1]),
         )

@@ -19,6 +19,7 @@ from cortex.errors import CodecError
 
 POSITIONAL = re.compile(r"field(\d+)")
 ABSENT = object()
+NO_SCHEMA = Schema(0, "", "", "", ())
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,15 @@ def schemas_of(piece: Piece) -> list[Schema | None]:
     return out
 
 
+def _registered(piece: Piece) -> list[Schema | None]:
+    reader = piece.part.reader
+    prints = [channel.fingerprint for channel in reader.channels if channel.topic == piece.topic]
+    return [known_schema(reader.schema(one), one) for one in prints]
+
+
 def places(pieces: Sequence[Piece], name: str | tuple[str, ...]) -> Iterator[Place]:
     """The things a name could mean, the likeliest first."""
-    schemas = {schema for piece in pieces for schema in schemas_of(piece)} or {None}
+    schemas = {schema for piece in pieces for schema in (*schemas_of(piece), *_registered(piece))}
     samples = list(_samples(pieces))
     ways = split_name(name)
     for parts in ways:
@@ -92,7 +99,9 @@ def _containers(samples: Sequence[list[Any]], parts: tuple[str, ...]) -> list[in
         position
         for values in samples
         for position, value in enumerate(values)
-        if isinstance(value, (dict, list)) and not is_array(value) and value_at([value], (0, *parts), ABSENT) is not ABSENT
+        if isinstance(value, (dict, list))
+        and not is_array(value)
+        and value_at([value], (0, *parts), ABSENT) is not ABSENT
     }
     return sorted(found)
 
@@ -124,7 +133,10 @@ def names_of(pieces: Sequence[Piece]) -> tuple[str, ...]:
         for column in bulk.buffer_names(piece.reader):
             columns.setdefault(column, "/".join(column.split(".")))
     filled = next((piece for piece in pieces if len(piece)), None)
-    if filled is not None and (values := sample_values(filled, 0)) is not None:
+    if filled is None:
+        named = (schema for piece in pieces for schema in _registered(piece) if schema is not None)
+        return tuple(item.name for item in next(named, NO_SCHEMA).fields)
+    if (values := sample_values(filled, 0)) is not None:
         runs = bulk.runs_of(filled.reader)
         run = int(runs.of(np.array([filled.first]))[0])
         schema = schemas_of(filled)[run]

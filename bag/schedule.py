@@ -16,8 +16,6 @@ from bag.records import Frame
 
 FIRST_ROWS = 64
 MAX_ROWS = 1024
-# rows of one and the same time that are kept together even when they are more than a block
-MAX_TIES = 4 * MAX_ROWS
 
 
 @dataclass(slots=True)
@@ -34,23 +32,22 @@ class Batch:
 
 
 class _Cursor:
-    def __init__(self, lane: Lane, span: tuple[int | None, int | None], max_bytes: int) -> None:
+    def __init__(self, lane: Lane, span: tuple[int | None, int | None], max_bytes: int, max_rows: int) -> None:
         self.lane = lane
         self.at, self.end = lane.rows(*span)
         self.block: Block | None = None
         self.taken = 0
         self._rows = FIRST_ROWS
         self._max_bytes = max_bytes
+        self._max_rows = max_rows
 
     def fill(self) -> bool:
         """Have something to give, if there is anything left."""
         if self.block is None and self.at < self.end:
             stop = min(self.at + self._rows, self.end)
-            ties = int(np.searchsorted(self.lane.times, self.lane.times[stop - 1], side="right"))
-            stop = min(max(stop, min(ties, stop + MAX_TIES)), self.end)
             self.block, self.taken = self.lane.block(self.at, stop, self._max_bytes), 0
             self.at += len(self.block.frames)
-            self._rows = min(2 * self._rows, MAX_ROWS)
+            self._rows = min(2 * self._rows, self._max_rows)
         return self.block is not None
 
     @property
@@ -59,32 +56,36 @@ class _Cursor:
         assert self.block is not None
         return None if self.at == self.end else int(self.block.times[-1])
 
-    def take(self, horizon: int | None) -> tuple[Block, int, int]:
+    def take(self, horizon: int | None, *, included: bool) -> tuple[Block, int, int]:
         """What is due up to the horizon: rows of a block, from and to."""
         block, first = self.block, self.taken
         assert block is not None
         size = len(block.frames)
-        last = size if horizon is None else int(np.searchsorted(block.times, horizon, side="right"))
+        last = size if horizon is None else int(np.searchsorted(block.times, horizon, "right" if included else "left"))
         self.taken = last
         if last == size:
             self.block = None
         return block, first, last
 
 
-def timetable(lanes: Sequence[Lane], start: int | None, stop: int | None, block_bytes: int) -> Iterator[Batch]:
+def timetable(
+    lanes: Sequence[Lane], start: int | None, stop: int | None, block_bytes: int, *, max_rows: int = MAX_ROWS
+) -> Iterator[Batch]:
     """All messages of a half open range of the time line, in order.
 
     Args:
         lanes: the topics of all bags.
         start, stop: ns on the time line; None: from the beginning, to the end.
         block_bytes: what all lanes together may hold in memory to merge.
+        max_rows: messages of a lane that are read at once.
     """
     share = max(1, block_bytes // max(1, len(lanes)))
-    cursors = [_Cursor(lane, (start, stop), share) for lane in lanes]
+    cursors = [_Cursor(lane, (start, stop), share, max_rows) for lane in lanes]
     while cursors := [cursor for cursor in cursors if cursor.fill()]:
-        horizons = [cursor.horizon for cursor in cursors]
-        horizon = min((at for at in horizons if at is not None), default=None)
-        batch = _merge([cursor.take(horizon) for cursor in cursors])
+        horizons = [(at, lane) for lane, cursor in enumerate(cursors) if (at := cursor.horizon) is not None]
+        horizon, last = min(horizons, default=(None, 0))
+        # more of the same time may come in that lane, and lanes behind it must wait for it
+        batch = _merge([cursor.take(horizon, included=lane <= last) for lane, cursor in enumerate(cursors)])
         if batch:
             yield batch
 

@@ -47,5 +47,5 @@ class SimulatedClock:
         sequence = 0
         while not self._done.wait(self._period_s if sequence else 0):
             message = TimestampMessage(*divmod(max(0, self._now_ns()), 1_000_000_000))
-            self._send(message.to_frames(sequence))
+            self._send([bytes(part) for part in message.to_frames(sequence)])
             sequence += 1

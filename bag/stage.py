@@ -12,21 +12,19 @@ from types import TracebackType
 import zmq
 
 from bag.clock import PlayerClock
+from bag.discovery import Discovery
+from bag.drain import unread_bytes
 from bag.errors import ReplayError
 from bag.options import PlayOptions
-from bag.places import require_harmless
+from bag.places import WAYS_OUT, require_free, require_harmless
 from bag.records import Frame
 from cortex.core.raw import RawPublisher
 from cortex.core.registrar import Registrar
-from cortex.discovery.client import DiscoveryClient, wait_for_discovery
-from cortex.discovery.daemon import DiscoveryDaemon
+from cortex.discovery.client import DiscoveryClient
 from cortex.discovery.protocol import TopicInfo
 from cortex.errors import AddressInUseError, CortexError, DiscoveryUnavailableError, TopicOwnedError
-from cortex.paths import default_discovery_address
-from cortex.probe import is_live
+from cortex.paths import default_discovery_address, ipc_path
 
-WAYS_OUT = "stop that node, leave the topic out (--exclude-topics), or give it another name (--remap, --prefix)"
-DAEMON_START_S = 5.0
 REQUEST_MS = 2000
 # a send that has to wait looks this often whether somebody wants to stop
 SEND_SLICE_MS = 50
@@ -34,10 +32,13 @@ SEND_SLICE_MS = 50
 QUEUE_BYTES = 256 << 20
 QUEUE_SIZE = 1000
 SMALLEST_QUEUE = 16
-# in lossless mode what is queued must still be taken at the end, so little is queued
-LOSSLESS_QUEUE_SIZE = 200
 AFTER_STOP_MS = 500
 LINGER_MS = 2000
+# all was read when so many looks in a row find nothing: ZeroMQ's own queue would have filled up the kernel's again
+DRAIN_LOOKS = 3
+DRAIN_S = 0.005
+# below this a copy is cheaper than its book-keeping
+LEND_BYTES = 64 << 10
 # files a publisher with a few subscribers needs
 FILES_EACH = 8
 
@@ -78,10 +79,12 @@ class Stage:
         try:
             require_harmless(self._places)
             _allow_files(FILES_EACH * len(self._places))
-            self._find_discovery()
+            discovery = self._resources.enter_context(Discovery(self._address, self._options.embedded_discovery))
+            self.embedded = discovery.embedded
             self._registrar = Registrar(self._address)
             self._resources.callback(self._registrar.close)
-            self._require_free()
+            with self._client() as client:
+                require_free(client, self._places)
             for number, place in enumerate(self._places):
                 if place.name not in self._on_topic:
                     self._take(number)
@@ -90,11 +93,17 @@ class Stage:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._leave(AFTER_STOP_MS if kind is not None or self._clock.stopped else None)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._drain(list(self._on_topic.values()))
+        finally:
+            self._leave(AFTER_STOP_MS if kind is not None or self._clock.stopped else self._linger_ms)
 
     # everything is given back, whatever fails on the way; the daemon last
-    def _leave(self, linger_ms: int | None) -> None:
+    def _leave(self, linger_ms: int) -> None:
         with self._resources:
             for number in self._on_topic.values():
                 self._close(number, linger_ms)
@@ -111,12 +120,34 @@ class Stage:
             stopped_for += SEND_SLICE_MS if self._clock.stopped else 0
 
     @property
-    def linger_ms(self) -> int:
-        """How long the last messages may take to leave."""
+    def _linger_ms(self) -> int:
         options = self._options
         if options.linger_ns is not None:
             return options.linger_ns // 1_000_000
-        return max(LINGER_MS, options.wait_timeout_ns // 1_000_000) if options.lossless else LINGER_MS
+        return options.wait_timeout_ns // 1_000_000 if options.lossless else LINGER_MS
+
+    # until subscribers have read everything; lossless: as long as they go on reading
+    def _drain(self, numbers: Sequence[int]) -> None:
+        names = {str(ipc_path(self._places[number].address)): self._places[number].name for number in numbers}
+        before: dict[str, int] = {}
+        empty, deadline = 0, time.monotonic() + self._linger_ms / 1000
+        while empty < DRAIN_LOOKS and not self._clock.stopped:
+            unread = unread_bytes(names)
+            empty = 0 if unread else empty + 1
+            if self._options.lossless and unread != before:
+                deadline = time.monotonic() + self._linger_ms / 1000
+            if unread and time.monotonic() > deadline:
+                if self._options.lossless:
+                    raise self._stuck(", ".join(sorted(names[path] for path in unread)))
+                return
+            before = unread
+            time.sleep(DRAIN_S)
+
+    def _stuck(self, topic: str) -> ReplayError:
+        return ReplayError(
+            f"a subscriber of {topic} has taken nothing for {self._options.wait_timeout_ns / 1e9:g} s, and --lossless "
+            f"may not go on without it; stop or wake that subscriber, or wait longer with --wait-timeout"
+        )
 
     def wait_for_audience(self) -> None:
         """Wait for the subscribers that are asked for, and give others the time to find the topics.
@@ -136,9 +167,9 @@ class Stage:
                     )
         self._clock.pause_for(self._options.delay_ns)
 
-    def subscribers(self, topic: str) -> int:
-        """Number of live subscriptions to a topic as it is played."""
-        return self._publisher(self._on_topic[topic]).subscribers
+    def subscribers(self, number: int) -> int:
+        """Number of live subscriptions to the topic of a place."""
+        return self._publisher(self._on_topic[self._places[number].name]).subscribers
 
     def send(self, number: int, frames: Sequence[Frame]) -> bool:
         """Send parts 1..N from a place; False when they were refused, or the clock was stopped while waiting.
@@ -149,9 +180,9 @@ class Stage:
         publisher = self._publishers[number] or self._move_to(number)
         return publisher.send(frames) or self._send_patiently(number, frames)
 
-    def offer(self, number: int, frames: Sequence[Frame]) -> bool:
-        """Send from a place without insisting, also when lossless."""
-        return self._publisher(number).send(frames)
+    def offer_last(self, frames: Sequence[Frame]) -> bool:
+        """Send from the last place without insisting, also when lossless; another thread may do this."""
+        return self._publisher(len(self._places) - 1).send(frames)
 
     def _send_patiently(self, number: int, frames: Sequence[Frame]) -> bool:
         publisher = self._publisher(number)
@@ -160,11 +191,7 @@ class Stage:
             if publisher.send(frames):
                 return True
             if time.monotonic_ns() > deadline:
-                raise ReplayError(
-                    f"a subscriber of {publisher.info.name} has taken nothing for "
-                    f"{self._options.wait_timeout_ns / 1e9:g} s and --lossless may not go on without it; "
-                    f"stop or wake that subscriber, or wait longer with --wait-timeout"
-                )
+                raise self._stuck(publisher.info.name)
         self.refused[number] += 1
         return False
 
@@ -175,14 +202,16 @@ class Stage:
 
     # another channel of a topic: its publisher was started anew, as it was in the recording
     def _move_to(self, number: int) -> _Publisher:
-        self._close(self._on_topic[self._places[number].name], None)
+        before = self._on_topic[self._places[number].name]
+        self._drain([before])
+        self._close(before, self._linger_ms)
         return self._take(number)
 
-    def _close(self, number: int, linger_ms: int | None) -> None:
+    def _close(self, number: int, linger_ms: int) -> None:
         publisher, self._publishers[number] = self._publishers[number], None
         if publisher is None:
             return
-        publisher.set_linger(self.linger_ms if linger_ms is None else linger_ms)
+        publisher.set_linger(linger_ms)
         self._registrar.unregister(publisher.info)
         publisher.close()
 
@@ -201,7 +230,9 @@ class Stage:
             self._on_topic[place.name] = number
             self._register(place)
         except (AddressInUseError, TopicOwnedError) as error:
-            raise ReplayError(f"{place.name} cannot be played as node {place.publisher_node}: {error} ({WAYS_OUT})") from error
+            raise ReplayError(
+                f"{place.name} cannot be played as node {place.publisher_node}: {error} ({WAYS_OUT})"
+            ) from error
         except DiscoveryUnavailableError:
             raise
         except CortexError as error:
@@ -214,76 +245,32 @@ class Stage:
             with self._client() as client:
                 client.register(place)
 
-    def _queue_size(self, topic: str) -> int:
-        if self._options.queue_size is not None:
-            return self._options.queue_size
-        most = LOSSLESS_QUEUE_SIZE if self._options.lossless else QUEUE_SIZE
-        return max(SMALLEST_QUEUE, min(most, QUEUE_BYTES // max(1, self._mean_bytes.get(topic, 1))))
-
-    # --- discovery
-
     def _client(self) -> DiscoveryClient:
         return DiscoveryClient(self._address, timeout_ms=REQUEST_MS, retries=0)
 
-    def _require_free(self) -> None:
-        with self._client() as client:
-            listed = client.snapshot().topics
-            by_topic = {info.name: info for info in listed}
-            by_address = {info.address: info for info in listed}
-            for place in self._places:
-                owner = by_topic.get(place.name)
-                if owner is not None and is_live(owner.address) is not False:
-                    raise _taken(place, owner)
-                if is_live(place.address):
-                    raise _taken(place, by_address.get(place.address))
-            for place in self._places:
-                owner = by_topic.get(place.name)
-                if owner is not None and owner.publisher_node != place.publisher_node:
-                    # what a crashed node left behind would make the daemon refuse us
-                    client.unregister_own(owner)
-
-    def _find_discovery(self) -> None:
-        with self._client() as client:
-            try:
-                client.snapshot()
-            except DiscoveryUnavailableError:
-                if not self._options.embedded_discovery:
-                    raise
-                self._start_daemon()
-
-    def _start_daemon(self) -> None:
-        daemon = DiscoveryDaemon(self._address)
-        failed: list[CortexError] = []
-        thread = threading.Thread(target=_run_daemon, args=(daemon, failed), name="bag discovery", daemon=True)
-        thread.start()
-        self._resources.callback(thread.join)
-        self._resources.callback(daemon.stop)
-        # another one may have appeared meanwhile; that serves as well
-        if not wait_for_discovery(self._address, DAEMON_START_S):
-            reason = failed[0] if failed else "it does not answer"
-            raise ReplayError(f"a discovery daemon could not be started at {self._address}: {reason}")
-        self.embedded = not failed
+    def _queue_size(self, topic: str) -> int:
+        if self._options.queue_size is not None:
+            return self._options.queue_size
+        return max(SMALLEST_QUEUE, min(QUEUE_SIZE, QUEUE_BYTES // max(1, self._mean_bytes.get(topic, 1))))
 
 
 class _Publisher(RawPublisher):
+    # part by part, which costs two thirds of send_multipart(); large parts are lent, not copied
+    def send(self, frames: Sequence[Frame]) -> bool:
+        """Send parts 1..N; False when a lossless send waited in vain."""
+        send = self._socket.send
+        try:
+            send(self._topic, zmq.SNDMORE if self._lossless else zmq.SNDMORE | zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        for part in frames[:-1]:
+            send(part, zmq.SNDMORE, copy=len(part) < LEND_BYTES)
+        send(frames[-1], 0, copy=len(frames[-1]) < LEND_BYTES)
+        return True
+
     def set_linger(self, linger_ms: int) -> None:
         """How long closing may take."""
         self._socket.set(zmq.LINGER, linger_ms)
-
-
-def _run_daemon(daemon: DiscoveryDaemon, failed: list[CortexError]) -> None:
-    try:
-        daemon.start()
-    except CortexError as error:
-        failed.append(error)
-
-
-def _taken(place: TopicInfo, owner: TopicInfo | None) -> ReplayError:
-    if owner is None:
-        reason = f"a process that discovery does not list is alive at {place.address}"
-    else:
-        reason = f"node {owner.publisher_node} is alive and publishes {owner.name} at {owner.address}"
-    return ReplayError(f"{place.name} cannot be played as node {place.publisher_node}: {reason}; {WAYS_OUT}")
 
 
 # a topic needs several files, and the usual limit of 1024 is soon reached

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TopicStatistics:
-    """One topic of a running recording; rates are over the last second or so, times in wall ns."""
+    """One topic of a running recording; rates are over the last second or so.
+
+    `last_log_ns` is when the last message came (wall ns), `silent_ns` how long ago that was; None before the first.
+    `stale`: discovery lists it, or did, but nobody is there.
+    """
 
     topic: str
     type_name: str
@@ -27,15 +31,18 @@ class TopicStatistics:
     malformed: int
     restarts: int
     last_log_ns: int | None
+    silent_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderStatistics:
     """A recording at one moment.
 
-    `path` is the current file, `paths` are all that are kept. `backlog_*` is received but not yet written; `refused` did not fit the cache.
+    `path` is the current file, `paths` are all that are kept. `backlog_*` is received but not yet written; `refused`
+    did not fit the cache.
     `waiting`: not all of the awaited topics are there. `held_bytes` and `snapshots` belong to snapshot mode;
-    `complaints` say which required topics fell silent or slow.
+    `complaints` say which required topics fell silent or slow, `problems` what else is wrong. `in_bytes_per_s` is what
+    arrives, `out_bytes_per_s` what is written.
     """
 
     path: str
@@ -56,6 +63,10 @@ class RecorderStatistics:
     snapshots: int
     complaints: tuple[str, ...]
     topics: tuple[TopicStatistics, ...]
+    problems: tuple[str, ...] = ()
+    snapshot_mode: bool = False
+    in_bytes_per_s: float = 0.0
+    out_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

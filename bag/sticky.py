@@ -1,4 +1,4 @@
-"""Values that hold until the next one: the last message before a position, and subscribers that came too late for it."""
+"""Values that hold until the next one: the last message before a position, and subscribers that came too late."""
 
 from __future__ import annotations
 
@@ -35,11 +35,15 @@ class StickyTopics:
                 raise UsageError(f"--sticky {topic}: that topic is not played; look at: cortex bag info")
         self._last: dict[str, Value] = {}
         self._audience: dict[str, int] = {}
-        self._topic_of = {place: topic for topic, own in self._lanes.items() for lane in own for place in lane.place_of}
-        self._topic_of.pop(NOT_WANTED, None)
+        self._topic_of = {place: topic for topic, own in self._lanes.items() for lane in own for place in lane.places}
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
+
+    def begin(self, subscribers: Callable[[int], int]) -> None:
+        """Whoever has subscribed by now is not late."""
+        for topic, own in self._lanes.items():
+            self._audience[topic] = subscribers(own[0].places[0])
 
     def note(self, place: int, frames: Sequence[Frame]) -> None:
         """A message was sent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from bag.storage import bulk
 if TYPE_CHECKING:
     from bag.topic import Topic
 
-ADDED = "messages bytes lost_before_us lost_by_us restarts throttled paused malformed".split()
+ADDED = ("messages", "bytes", "lost_before_us", "lost_by_us", "restarts", "throttled", "paused", "malformed")
+LOST = ("lost_before_us", "lost_by_us", "throttled", "paused")
 
 
 def gaps_of(pieces: Sequence[Piece]) -> tuple[Gap, ...]:
@@ -51,13 +52,11 @@ def _piece_summary(piece: Piece) -> TopicSummary:
         return whole
     index = piece.reader.index(piece.first, piece.last)
     gaps = gaps_of([piece])
-    lost = {kind: sum(gap.count for gap in gaps if gap.kind == kind) for kind in ("lost_before_us", "lost_by_us", "throttled", "paused")}
+    lost: dict[str, Any] = {kind: sum(gap.count for gap in gaps if gap.kind == kind) for kind in LOST}
     if not len(index):
-        empty = {f"{end}_{what}": None for end in ("first", "last") for what in ("publish_ns", "log_ns")}
-        return replace(
-            whole, messages=0, bytes=0, hz=None, first_sequence=None, published_before_join=0, restarts=0, malformed=0,
-            gaps=0, **empty, **lost,
-        )  # fmt: skip
+        nothing: dict[str, Any] = dict.fromkeys(ADDED, 0) | {"published_before_join": 0, "gaps": 0}
+        times = (f"{end}_{what}" for end in ("first", "last") for what in ("publish_ns", "log_ns"))
+        return replace(whole, hz=None, first_sequence=None, **nothing | dict.fromkeys(times))
     span = int(index["log_mono_ns"][-1]) - int(index["log_mono_ns"][0])
     return replace(
         whole,

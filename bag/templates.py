@@ -1,9 +1,9 @@
 """Takes one value out of thousands of metadata frames at once.
 
-Metadata frames of a topic mostly differ only in the bytes of their values: the same keys, the same types, other numbers.
-So one frame is walked byte by byte to learn where its values stand; every frame of the same length whose other bytes
-are equal has its value at the same place, and numpy cuts all of them out in one step. What fits no template is decoded
-one by one with `cortex.codec`, which is also what decides what a malformed frame is.
+Metadata frames of a topic mostly differ only in the bytes of their values: the same keys, the same types, other
+numbers. So one frame is walked byte by byte to learn where its values stand; every frame of the same length whose
+other bytes are equal has its value at the same place, and numpy cuts all of them out in one step. What fits no template
+is decoded one by one with `cortex.codec`, which is also what decides what a malformed frame is.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Leaf:
     size: int
 
 
-class _Unwalkable(Exception):
+class _UnwalkableError(Exception):
     """The frame holds something a template cannot describe."""
 
 
@@ -101,7 +101,7 @@ def _by_template(
     template = block.frame(int(left[0]))
     try:
         leaves = list(walk(template))
-    except (_Unwalkable, IndexError):
+    except (_UnwalkableError, IndexError):
         return np.zeros(len(left), bool), None
     # of a key that comes twice the decoder keeps the last value
     wanted = next((leaf for leaf in reversed(leaves) if matches(leaf.path, path)), None)
@@ -160,7 +160,7 @@ def _values(matrix: NDArray[np.uint8], leaf: Leaf) -> NDArray[Any]:
     if leaf.kind == "negative":
         return cut[:, 0].view(np.int8).astype(np.int64)
     if leaf.kind == "bool":
-        return cut[:, 0] == 0xC3
+        return np.asarray(cut[:, 0] == 0xC3)
     if leaf.kind in ("str", "bin"):
         return _texts(cut, leaf.kind)
     if leaf.kind == "nil":
@@ -196,12 +196,16 @@ def _absent(count: int) -> NDArray[Any]:
 def _one_by_one(block: MetadataBlock, frames: NDArray[np.int64], path: Path) -> NDArray[Any]:
     out = np.full(len(frames), MISSING, object)
     for at, frame in enumerate(frames.tolist()):
-        try:
-            out[at] = value_at(unpack_metadata(block.frame(frame)), path, MISSING)
-        except CodecError:
-            # a recorder keeps what nobody can decode; it has no values
-            continue
+        out[at] = value_at(_decoded(block.frame(frame)), path, MISSING)
     return out
+
+
+# a recorder keeps what nobody can decode; it has no values
+def _decoded(frame: bytes) -> list[Any]:
+    try:
+        return unpack_metadata(frame)
+    except CodecError:
+        return []
 
 
 # --- the walk over one frame
@@ -211,7 +215,7 @@ def walk(frame: bytes) -> Iterator[Leaf]:
     """All values of one metadata frame; containers too, before what they hold.
 
     Raises:
-        _Unwalkable, IndexError: the frame is malformed, or holds something that needs the real decoder.
+        _UnwalkableError, IndexError: the frame is malformed, or holds something that needs the real decoder.
     """
     count, at = _container(frame, 0, ARRAYS, 0x90, 0x0F)
     stack: list[tuple[Path, Iterator[int], bool]] = [((), iter(range(count)), False)]
@@ -238,7 +242,7 @@ def walk(frame: bytes) -> Iterator[Leaf]:
             leaf, at = _leaf(frame, at, here)
             yield leaf
     if at != len(frame):
-        raise _Unwalkable
+        raise _UnwalkableError
 
 
 def _container(frame: bytes, at: int, tags: tuple[int, ...], small: int, mask: int) -> tuple[int, int]:
@@ -248,7 +252,7 @@ def _container(frame: bytes, at: int, tags: tuple[int, ...], small: int, mask: i
     if tag in tags:
         size = LENGTHS[tag]
         return int.from_bytes(frame[at + 1 : at + 1 + size], "big"), at + 1 + size
-    raise _Unwalkable
+    raise _UnwalkableError
 
 
 def _key(frame: bytes, at: int) -> tuple[str, int]:
@@ -263,7 +267,7 @@ def _sized(frame: bytes, at: int) -> tuple[int, int]:
     if tag in STRINGS or tag in BINS:
         size = LENGTHS[tag]
         return at + 1 + size, int.from_bytes(frame[at + 1 : at + 1 + size], "big")
-    raise _Unwalkable
+    raise _UnwalkableError
 
 
 def _leaf(frame: bytes, at: int, path: Path) -> tuple[Leaf, int]:
@@ -279,9 +283,9 @@ def _leaf(frame: bytes, at: int, path: Path) -> tuple[Leaf, int]:
     if tag in NUMBERS:
         size = int(NUMBERS[tag][2])
         if at + 1 + size > len(frame):
-            raise _Unwalkable
+            raise _UnwalkableError
         return Leaf(path, NUMBERS[tag], at + 1, size), at + 1 + size
     start, size = _sized(frame, at)
     if start + size > len(frame):
-        raise _Unwalkable
+        raise _UnwalkableError
     return Leaf(path, "bin" if tag in BINS else "str", start, size), start + size

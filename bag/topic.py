@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from bag import tables
 from bag.errors import UsageError
-from bag.fields import ArrayField, Field
-from bag.loose_fields import ValueField, make_loose
+from bag.fields import Field
+from bag.lazy_arrays import to_xarray
+from bag.loose_fields import ValueField
+from bag.make_fields import make_field
 from bag.parts import Piece, cut_pieces
 from bag.plain import decode, known_schema
 from bag.records import Channel, Gap, RawMessage, Schema, TopicSummary
-from bag.resolve import Place, names_of, places
-from bag.storage import bulk
-from bag.storage.layout import ColumnSpec
+from bag.resolve import names_of
 from bag.storage.reader import sending_times
 from bag.summaries import gaps_of, summary_of
 from bag.times import Moment, to_bag_time
@@ -66,7 +67,7 @@ class Topic(Sequence[Any]):
         """
         if isinstance(key, (str, tuple)):
             if key not in self._fields:
-                self._fields[key] = self._field(key)
+                self._fields[key] = make_field(self, key)
             return self._fields[key]
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
@@ -152,7 +153,7 @@ class Topic(Sequence[Any]):
         """Times in wall ns by a clock.
 
         Args:
-            clock: `publish`: of the headers; `log`: of arrival, on the bag's time line, which no step of the wall clock breaks.
+            clock: `publish`: of the headers; `log`: of arrival, on the bag's time line, which no clock step breaks.
             sorted_: times of sending that never go down (headers with absurd times are taken as arrival).
 
         Raises:
@@ -166,7 +167,10 @@ class Topic(Sequence[Any]):
         if clock == "log":
             times: NDArray[np.int64] = self.monotonic_times
         else:
-            found = [sending_times(piece.reader.index(piece.first, piece.last)) + piece.part.shift_ns for piece in self.pieces]
+            found = [
+                sending_times(piece.reader.index(piece.first, piece.last)) + piece.part.shift_ns
+                for piece in self.pieces
+            ]
             times = np.maximum.accumulate(np.concatenate(found))
         return times + (wall - mono)
 
@@ -247,49 +251,23 @@ class Topic(Sequence[Any]):
         """Names of the fields that are arrays."""
         return tuple(name for name in self.fields if not isinstance(self[name], ValueField))
 
-    def _field(self, name: str | tuple[str, ...]) -> Field:
-        text = name if isinstance(name, str) else "/".join(name)
-        candidates = list(places(self.pieces, name))
-        for place in candidates:
-            field = self._from_columns(text, place)
-            if field is not None:
-                return field
-        for place in candidates:
-            field = make_loose(self, text, place, ragged=False)
-            if not len(self) or field.found(0, 1) or field.found(0, len(self)):  # type: ignore[union-attr]
-                return field
-        raise KeyError(f"topic {self.name} has no field {text!r}; it has: {', '.join(self.fields) or 'none'}")
+    # --- into other libraries
 
-    def _from_columns(self, name: str, place: Place) -> Field | None:
-        places: list[tuple[int, int]] = []
-        specs: set[ColumnSpec] = set()
-        seen = uniform = False
-        for number, piece in enumerate(self.pieces):
-            if not len(piece):
-                places.append((-1, 0))
-                continue
-            runs = bulk.runs_of(piece.reader)
-            first, last = runs.of(np.array([piece.first, piece.last - 1])).tolist()
-            columns = bulk.column_of_runs(piece.reader, runs, place.names)[first : last + 1]
-            used = set(columns.tolist())
-            seen = seen or used != {-1}
-            if len(used) > 1 or used == {-1}:
-                uniform = False
-                places = []
-                if seen:
-                    break
-                continue
-            (column,) = used
-            specs.add(piece.reader.column(column).spec)
-            row = int(bulk.rows_of(piece.reader, runs, column, np.array([piece.first]))[0])
-            places.append((column, row))
-            uniform = len(places) == number + 1
-        if not seen:
-            return None
-        kinds = {(spec.kind, spec.dtype, spec.shape) for spec in specs}
-        if uniform and len(kinds) == 1 and next(iter(kinds))[0] == "fixed":
-            return ArrayField(self, name, places, next(iter(specs)))
-        return make_loose(self, name, place, ragged=True)
+    def to_pandas(self, fields: Sequence[str] | None = None) -> Any:
+        """A `pandas.DataFrame`; see `bag.tables.to_pandas`."""
+        return tables.to_pandas(self, fields)
+
+    def to_arrow(self, fields: Sequence[str] | None = None) -> Any:
+        """A `pyarrow.Table`; see `bag.tables.to_arrow`."""
+        return tables.to_arrow(self, fields)
+
+    def to_polars(self, fields: Sequence[str] | None = None) -> Any:
+        """A `polars.DataFrame`; see `bag.tables.to_polars`."""
+        return tables.to_polars(self, fields)
+
+    def to_xarray(self, fields: Sequence[str] | None = None) -> Any:
+        """A lazy `xarray.Dataset`; see `bag.lazy_arrays.to_xarray`."""
+        return to_xarray(self, fields)
 
     def __reduce__(self) -> Any:
         ranges = [(piece.first, piece.last) for piece in self.pieces]

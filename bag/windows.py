@@ -68,7 +68,9 @@ class Window(Mapping[str, WindowTopic]):
         return len(self._topics)
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}: {topic.now - topic.start}+{topic.stop - topic.now}" for name, topic in self.items())
+        inside = ", ".join(
+            f"{name}: {topic.now - topic.start}+{topic.stop - topic.now}" for name, topic in self.items()
+        )
         return f"<Window at {self.time_ns}: {inside}>"
 
 
@@ -156,7 +158,9 @@ def windows(
     reach = to_ns(past), to_ns(future)
     step = None if stride is None else to_ns(stride)
     if min(reach) < 0 or sum(reach) <= 0 or (step is not None and step <= 0):
-        raise UsageError(f"windows of past={past!r}, future={future!r}, stride={stride!r} have no length or do not move")
+        raise UsageError(
+            f"windows of past={past!r}, future={future!r}, stride={stride!r} have no length or do not move"
+        )
     times = {name: bag[name].clock_times(clock, sorted_=True) for name in names}
     if any(not len(one) for one in times.values()) or not times:
         return Windows(bag, np.empty(0, np.int64), {name: np.empty((0, 3), np.int64) for name in names}, reach, {})

@@ -12,8 +12,8 @@ from bag.errors import UsageError
 from bag.records import Channel, RawMessage, Schema
 from bag.schemas import schema_of
 from bag.storage import BagWriter
-from cortex.paths import ipc_address
 from cortex.messages.base import Message
+from cortex.paths import ipc_address
 from cortex.wire import HEADER
 
 COMMIT_NS = 500_000_000
@@ -21,7 +21,7 @@ COMMIT_BYTES = 256 << 20
 
 
 class Writer:
-    """Writes a new bag. What `write` was given survives the death of the process; `close` (or `with`) completes the bag.
+    """Writes a new bag. What `write` was given survives the death of the process; `close` (or `with`) completes it.
 
     Args:
         path: the bag, usually `*.h5`.
@@ -73,10 +73,10 @@ class Writer:
 
         Args:
             topic: where it is published; of a `RawMessage` it may be another than its own.
-            message: a message, a recorded message (kept as it is, with its times, node and type), or its frames: header,
-                metadata, buffers.
-            log_time_ns: when it arrived, wall ns; by default now, or for a recorded message its own. It should not go down
-                within a topic; where it does, the time line of the bag stands still.
+            message: a message, a recorded message (kept as it is, with its times, node and type), or its frames:
+                header, metadata, buffers.
+            log_time_ns: when it arrived, wall ns; by default now, or for a recorded message its own. It should not go
+                down within a topic; where it does, the time line of the bag stands still.
             publish_time_ns: when it was sent; by default `log_time_ns`. Only for messages, whose header is made here.
             node: name of the publishing node.
             type_name: name of the class, for frames whose class is not imported.
@@ -85,9 +85,7 @@ class Writer:
             UsageError: frames without a header, or a publish time for what has a header already.
             ValueError: a value of the message cannot be sent.
         """
-        self.write_many(
-            topic, [(message, log_time_ns, publish_time_ns)], node=node, type_name=type_name
-        )
+        self.write_many(topic, [(message, log_time_ns, publish_time_ns)], node=node, type_name=type_name)
 
     def write_many(
         self,
@@ -97,7 +95,7 @@ class Writer:
         node: str | None = None,
         type_name: str | None = None,
     ) -> None:
-        """Append many messages of one topic, each as (message, log_time_ns, publish_time_ns); much faster than one by one.
+        """Append many messages of one topic, each as (message, log_time_ns, publish_time_ns); faster than one by one.
 
         Args and raises: as in `write`.
         """
@@ -143,7 +141,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -169,10 +169,10 @@ class Writer:
         if isinstance(message, Message):
             number = self._sequences.get(topic, 0)
             self._sequences[topic] = number + 1
-            frames = message.to_frames(number)
+            made = message.to_frames(number)
             sent = log_ns if publish_ns is None else int(publish_ns)
-            frames[0] = HEADER.pack(type(message).fingerprint(), sent, number)
-            return frames
+            made[0] = HEADER.pack(type(message).fingerprint(), sent, number)
+            return made
         if publish_ns is not None:
             raise UsageError(f"topic {topic}: a message that has a header already has its publish time")
         frames = message.frames if isinstance(message, RawMessage) else list(message)

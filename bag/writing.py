@@ -1,6 +1,6 @@
 """The writer's side of a recording: takes what was received, brings it to the files, and carries out what is asked for.
 
-It runs in one thread, which alone touches the files. Others ask it through `ask`; it answers by doing, at its next turn.
+It runs in one thread, which alone touches the files. Others ask it through `ask`; it does so at its next turn.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from bag.options import RecordOptions
 from bag.records import Channel
 from bag.ring import Ring, write
 from bag.storage.batch import Row
+from bag.storage.disk import FileOpener, RawFile
 
 # while little arrives, wait this long for more: one batch instead of many
 COALESCE_S = 0.01
 COALESCE_BYTES = 1 << 20
 DEMANDS_EVERY_NS = 200_000_000
+# everything that shows that a publisher speaks
+HEARD = ("messages", "lost_by_us", "throttled", "paused")
 
 
 class Writing:
@@ -35,17 +38,26 @@ class Writing:
         options: of the recording.
         buffer: what was received.
         wall, mono: clocks in ns.
+        opener: how files are opened (for tests).
     """
 
     def __init__(
-        self, output: Path, options: RecordOptions, buffer: RecordBuffer, *, wall: Callable[[], int], mono: Callable[[], int]
+        self,
+        output: Path,
+        options: RecordOptions,
+        buffer: RecordBuffer,
+        *,
+        wall: Callable[[], int],
+        mono: Callable[[], int],
+        opener: FileOpener = RawFile,
     ) -> None:
-        self.files = BagSet(output, options, numbered=options.snapshot)
+        self.files = BagSet(output, options, numbered=options.snapshot, opener=opener)
         self.ring = Ring(self.files, options) if options.snapshot else None
         self.error: BaseException | None = None
         self.finished = threading.Event()
         self.complaints: list[Complaint] = []
-        self.last_log_ns: dict[str, int] = {}
+        # when each topic was heard last: wall ns, monotonic ns
+        self.heard_ns: dict[str, tuple[int, int]] = {}
         self.began_ns: int | None = None
         self._output = output
         self._options = options
@@ -56,6 +68,7 @@ class Writing:
         self._channel_of: dict[str, int] = {}
         self._demands: list[Demand] = []
         self._demands_due_ns = 0
+        self._in_hand = 0
         self._enough = False
         self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
 
@@ -71,8 +84,9 @@ class Writing:
 
     def begin(self) -> None:
         """From now on the duration is counted, and demands are made."""
-        now = self.began_ns = self._mono()
+        now = self._mono()
         self._demands = [Demand(topic, hz, now) for topic, hz in self._options.require]
+        self.began_ns = now
 
     def join(self) -> None:
         """Wait for the thread."""
@@ -97,15 +111,17 @@ class Writing:
         if self.ring is None:
             self.files.split(self._mono())
 
-    def snapshot(self) -> None:
-        """Write the past."""
+    def snapshot(self, mono_ns: int) -> None:
+        """Write the past, as seen from a moment."""
         if self.ring is not None:
-            self.ring.trigger(self._mono())
+            self.ring.trigger(mono_ns)
 
-    def mark(self, text: str) -> None:
+    def mark(self, text: str, wall_ns: int) -> None:
         """Keep a named moment."""
-        if self.ring is None or self.ring.writing:
-            self.files.mark(text, self._wall())
+        if self.ring is not None:
+            self.ring.mark(text, wall_ns, self._mono())
+        else:
+            self.files.mark(text, wall_ns)
 
     def stop(self) -> None:
         """End with what has been received so far."""
@@ -118,31 +134,40 @@ class Writing:
             self._write_until_enough()
             (self.ring or self.files).close()
         except BaseException as error:  # noqa: BLE001  kept for whoever waits for the recording
-            self.error = self._ended_by(error)
+            left = self._in_hand + self._buffer.end()
+            self.error = self._ended_by(error, left)
         finally:
+            self._buffer.end()
             self.finished.set()
 
     # what was committed stays; when the end was ours to choose, the file is even closed properly
-    def _ended_by(self, error: BaseException) -> BaseException:
+    def _ended_by(self, error: BaseException, left: int) -> BaseException:
         if isinstance(error, LossyError):
             try:
                 (self.ring or self.files).close()
             except OSError as worse:
                 error = worse
+        if isinstance(error, LossyError):
+            return error
+        self.files.abort()
         if isinstance(error, OSError):
-            self.files.abort()
-            path = self.files.paths[-1] if self.files.paths else self._output
-            if error.errno == errno.ENOSPC:
-                return LossyError(f"the disk of {path} is full; recording was stopped, everything up to then is in the bag")
-            return LossyError(f"{path} could not be written ({error.strerror or error}); recording was stopped")
-        if not isinstance(error, LossyError):
-            self.files.abort()
+            return LossyError(self._why(error, left))
         return error
+
+    def _why(self, error: OSError, left: int) -> str:
+        path = self.files.paths[-1] if self.files.paths else self._output
+        loss = f"; the last {left} messages that had arrived may be missing" if left else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                f"the disk of {path} is full; recording was stopped, everything written up to then is in the bag{loss}"
+            )
+        return f"{path} could not be written ({error.strerror or error}); recording was stopped{loss}"
 
     def _write_until_enough(self) -> None:
         commit_due = self._mono() + self._options.flush_interval_ns
         while True:
             items, closed = self._buffer.take(max(0.0, (commit_due - self._mono()) / 1e9))
+            self._in_hand = sum(len(item.rows) for item in items if isinstance(item, Received))
             self._carry_out_wishes()
             self._write(items)
             now = self._mono()
@@ -161,49 +186,50 @@ class Writing:
             self._wishes.get()()
 
     def _commit(self, now: int) -> None:
-        if self.ring is not None:
-            self.ring.tick(now)
         if self.ring is None or self.ring.writing:
             self.files.commit(self._wall(), now)
-        if self.ring is None:
-            self.files.split_when_due(now)
 
     def _write(self, items: list[Item]) -> None:
-        if self.ring is not None:
-            now = self._mono()
-            for item in items:
-                self.ring.take(item, now)
-            self.ring.tick(now)
-            return
         for item in _merged(items):
-            if isinstance(item, Received):
-                item = self._cut_to_limit(item)
-                if item.rows:
-                    self.last_log_ns[self._channels[item.channel].topic] = item.rows[-1][0]
-            write(self.files, item)
-            if self._options.max_bag_bytes is not None:
-                self.files.split_when_due(self._mono())
+            self._write_one(self._cut_to_limit(item) if isinstance(item, Received) else item)
+            self._in_hand -= len(item.rows) if isinstance(item, Received) else 0
+        if self.ring is not None:
+            self.ring.tick(self._mono())
+
+    def _write_one(self, item: Item) -> None:
+        if isinstance(item, Received):
+            if not item.rows:
+                return
+            self.heard_ns[self._channels[item.channel].topic] = item.rows[-1][:2]
+        if self.ring is not None:
+            self.ring.take(item, self._mono())
+            return
+        self.files.split_when_due(self._mono())
+        write(self.files, item)
+        if isinstance(item, Received):
+            self.files.remember(item.channel, item.rows)
 
     def _cut_to_limit(self, item: Received) -> Received:
         if self._options.limit is None:
             return item
-        return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.total())])
+        return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.written)])
 
     def _reached_the_end(self, now: int) -> bool:
         limit, duration = self._options.limit, self._options.duration_ns
-        if self._enough or (limit is not None and self.files.total() >= limit):
+        if self._enough or (limit is not None and self.files.written >= limit):
             return True
         return duration is not None and self.began_ns is not None and now - self.began_ns >= duration
 
     def _judge(self, now: int) -> None:
         self._demands_due_ns = now + DEMANDS_EVERY_NS
         for demand in self._demands:
-            complaint = demand.judge(now, self.counts(demand.topic)["messages"])
-            if complaint is not None:
-                self.complaints.append(complaint)
-                if demand.topic in self._channel_of and self.ring is None:
+            counts = self.counts(demand.topic)
+            news = demand.judge(now, sum(counts.get(name, 0) for name in HEARD))
+            if news is not None:
+                self.complaints.append(news)
+                if not news.over and demand.topic in self._channel_of and self.ring is None:
                     self.files.remark(self._channel_of[demand.topic], "silent", self._wall())
-                self.mark(f"required: {complaint}")
+                self.mark(f"required: {news}", self._wall())
 
     def counts(self, topic: str) -> Counts:
         """Messages, bytes and losses of a topic."""

@@ -177,8 +177,8 @@ def main(directory: Path = HERE) -> None:
     for name, make in BAGS.items():
         path = directory / f"{name}.h5"
         with (
-            mock.patch("bag.storage.writer.time.time_ns", return_value=START_NS),
-            mock.patch("bag.storage.writer.platform.node", return_value="sample"),
+            mock.patch("time.time_ns", return_value=START_NS),
+            mock.patch("platform.node", return_value="sample"),
             BagWriter(path, force=True, description=(make.__doc__ or "").strip()) as writer,
         ):
             sample = Sample(writer)

@@ -48,7 +48,7 @@ def write_bag(
         for line in lines:
             key = (line.topic, line.node)
             if key not in channels:
-                address = (addresses or {}).get(line.topic) or address_of(directory, line.topic, line.node)
+                address = (addresses or {}).get(line.topic, address_of(directory, line.topic, line.node))
                 fingerprint = StringMessage.fingerprint()
                 channel = Channel(0, line.topic, "StringMessage", fingerprint, line.node, address)
                 channels[key] = writer.add_channel(channel).id

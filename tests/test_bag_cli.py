@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import spawn_python
 
-from bag.cli import bag, options
+from bag.cli import bag, play_options, record_options
 from bag.cli.stopping import Stopping
 from bag.errors import BagError, LossyError, UsageError
 from cortex.errors import CortexError
@@ -71,18 +71,18 @@ def _value(option, *words):
 @pytest.mark.parametrize(
     ("option", "words", "expected"),
     [
-        (options.max_cache_size_opt, ["--max-cache-size", "2G"], 2 << 30),
-        (options.max_cache_size_opt, [], 1 << 30),
-        (options.duration_opt, ["--duration", "1.5s"], 1_500_000_000),
-        (options.duration_opt, [], None),
-        (options.rate_opt, ["-r", "2x"], 2.0),
+        (record_options.max_cache_size_opt, ["--max-cache-size", "2G"], 2 << 30),
+        (record_options.max_cache_size_opt, [], 1 << 30),
+        (record_options.duration_opt, ["--duration", "1.5s"], 1_500_000_000),
+        (record_options.duration_opt, [], None),
+        (play_options.rate_opt, ["-r", "2x"], 2.0),
         (
-            options.custom_data_opt,
+            record_options.custom_data_opt,
             ["--custom-data", "robot=spot=2", "--custom-data", "a="],
             (("robot", "spot=2"), ("a", "")),
         ),
-        (options.embedded_discovery_opt, [], True),
-        (options.embedded_discovery_opt, ["--no-embedded-discovery"], False),
+        (play_options.embedded_discovery_opt, [], True),
+        (play_options.embedded_discovery_opt, ["--no-embedded-discovery"], False),
     ],
 )
 def test_an_option_reads_what_people_write(option, words, expected):
@@ -93,10 +93,10 @@ def test_an_option_reads_what_people_write(option, words, expected):
 @pytest.mark.parametrize(
     ("option", "name", "text"),
     [
-        (options.max_cache_size_opt, "--max-cache-size", "big"),
-        (options.duration_opt, "--duration", "soon"),
-        (options.rate_opt, "--rate", "0"),
-        (options.custom_data_opt, "--custom-data", "=x"),
+        (record_options.max_cache_size_opt, "--max-cache-size", "big"),
+        (record_options.duration_opt, "--duration", "soon"),
+        (play_options.rate_opt, "--rate", "0"),
+        (record_options.custom_data_opt, "--custom-data", "=x"),
     ],
 )
 def test_an_option_refuses_what_makes_no_sense_by_name(option, name, text):

@@ -1,15 +1,14 @@
 """`cortex bag info` on the sample bags: what people and programs are told."""
 
 import json
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from made_bags import sample
 
 import bag
 from bag.cli import bag as group
-
-SAMPLES = Path(__file__).resolve().parent.parent / "sample_data"
+from bag.storage import BagWriter
 
 
 def _info(*arguments):
@@ -17,7 +16,7 @@ def _info(*arguments):
 
 
 def test_people_see_every_topic_with_its_numbers():
-    result = _info(SAMPLES / "robot.h5")
+    result = _info(sample("robot"))
     assert result.exit_code == 0, result.output
     row = next(line for line in result.stdout.splitlines() if line.startswith("/camera/image"))
     assert row.split()[1:5] == ["ImageMessage", "camera", "30", "30.0"]
@@ -25,21 +24,55 @@ def test_people_see_every_topic_with_its_numbers():
 
 
 def test_people_see_what_is_missing_and_who_lost_it():
-    result = _info(SAMPLES / "gaps.h5")
+    result = _info(sample("gaps"))
     row = next(line for line in result.stdout.splitlines() if line.startswith("/counter"))
     assert "3 lost by us, 5 lost before us, 5 sent before we joined" in row
     row = next(line for line in result.stdout.splitlines() if line.startswith("/pose"))
     assert row.rstrip().endswith("1 restart")
 
 
-def test_programs_get_what_the_library_says():
-    result = _info("--json", SAMPLES / "gaps.h5")
-    with bag.open(SAMPLES / "gaps.h5") as run:
-        assert json.loads(result.stdout) == json.loads(json.dumps(run.info().to_json()))
+def test_programs_get_what_the_library_says_and_the_rates():
+    document = json.loads(_info("--json", sample("gaps")).stdout)
+    with bag.open(sample("gaps")) as run:
+        said = json.loads(json.dumps(run.info().to_json()))
+    for found, topic in zip(document["topics"], said["topics"], strict=True):
+        assert topic.items() <= found.items()
+        assert 0 < found["hz_min"] <= found["hz_median"] <= found["hz_max"]
+    assert sum(topic["share"] for topic in document["topics"]) == pytest.approx(1)
+
+
+def test_one_topic_comes_with_every_gap():
+    result = _info(sample("gaps"), "--topic", "/counter")
+    assert "sequences 15..19" in result.stdout
+    assert "/pose" not in result.stdout
+    ledger = json.loads(_info("--json", sample("gaps"), "-t", "/counter").stdout)["topics"][0]["ledger"]
+    assert [gap["kind"] for gap in ledger] == ["before_join", "lost_before_us", "lost_by_us"]
+
+
+@pytest.mark.parametrize(("order", "first"), [("name", "/camera/image"), ("count", "/imu"), ("size", "/camera/image")])
+def test_topics_can_be_sorted(order, first):
+    document = json.loads(_info("--json", "--sort", order, sample("robot")).stdout)
+    assert document["topics"][0]["topic"] == first
+
+
+def test_a_bag_that_was_not_closed_says_so(tmp_path):
+    path = tmp_path / "run.h5"
+    writer = BagWriter(path)
+    writer.commit()
+    writer.abort()
+    assert "NOT cleanly" in _info(path).stdout
+
+
+def test_the_picture_is_drawn_to_the_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = _info(sample("gaps"), "--plot", tmp_path / "a.png")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert _info(sample("gaps"), sample("robot"), "--plot", tmp_path / "b.png").exit_code == 2
 
 
 def test_programs_get_a_list_for_several_bags():
-    result = _info("--json", SAMPLES / "gaps.h5", SAMPLES / "custom.h5")
+    result = _info("--json", sample("gaps"), sample("custom"))
     assert [one["messages"] for one in json.loads(result.stdout)] == [82, 40]
 
 

@@ -208,8 +208,18 @@ def with_map(cortex_dir, tmp_path):
 
 def test_sticky_sends_the_last_value_before_the_offset(with_map, cortex_dir, discovery):
     ear, report, _ = heard(
-        with_map, cortex_dir, "/map", sticky=("/map",), start_ns=50 * MS, count=2, wait_for_subscribers=0, delay_ns=0,
-        prepare=lambda player, clock: (player.announce(), wait_until(lambda: player._stage.subscribers("/map"))),
+        with_map,
+        cortex_dir,
+        "/map",
+        sticky=("/map",),
+        start_ns=50 * MS,
+        count=2,
+        wait_for_subscribers=0,
+        delay_ns=0,
+        prepare=lambda player, clock: (
+            player.announce(),
+            wait_until(lambda: player._stage.subscribers(player.topics.index("/map"))),
+        ),
     )
     assert ear.sequences == [0, 1]
     assert report.repeated == 1
@@ -218,12 +228,19 @@ def test_sticky_sends_the_last_value_before_the_offset(with_map, cortex_dir, dis
 def test_sticky_sends_the_last_value_after_a_seek(with_map, cortex_dir, discovery):
     def prepare(player, clock):
         player.announce()
-        wait_until(lambda: player._stage.subscribers("/map"))
+        wait_until(lambda: player._stage.subscribers(player.topics.index("/map")))
         clock.call_at(5 * MS, lambda: player.seek(0.15))
         clock.call_at(15 * MS, lambda: player.seek(0.05))
 
     ear, _, _ = heard(
-        with_map, cortex_dir, "/map", sticky=("/map",), count=4, wait_for_subscribers=0, prepare=prepare, topics=("/map", "/chat")
+        with_map,
+        cortex_dir,
+        "/map",
+        sticky=("/map",),
+        count=4,
+        wait_for_subscribers=0,
+        prepare=prepare,
+        topics=("/map", "/chat"),
     )
     assert ear.sequences == [0, 1, 0, 1]
 

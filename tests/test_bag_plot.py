@@ -1,21 +1,19 @@
 """The timeline: red where messages are missing, nowhere else, and one sentence where matplotlib is missing."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from made_bags import sample
 
 import bag
 from bag import plot
 from bag.errors import MissingExtraError
 
-SAMPLES = Path(__file__).resolve().parent.parent / "sample_data"
-
 
 def _pixels(name, output):
     image = pytest.importorskip("matplotlib.image")
-    with bag.open(SAMPLES / f"{name}.h5") as run:
+    with bag.open(sample(name)) as run:
         plot.timeline(run, output)
     return image.imread(output)[..., :3]
 
@@ -37,6 +35,6 @@ def test_more_topics_make_a_taller_picture(tmp_path):
 
 def test_without_matplotlib_it_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with bag.open(SAMPLES / "gaps.h5") as run, pytest.raises(MissingExtraError, match=r"cortex-bag\[plot\]"):
+    with bag.open(sample("gaps")) as run, pytest.raises(MissingExtraError, match=r"cortex-bag\[plot\]"):
         plot.timeline(run, tmp_path / "timeline.png")
     assert not (tmp_path / "timeline.png").exists()

@@ -1,5 +1,6 @@
 """A publisher: what it puts on the wire, whom it refuses, and what it leaves behind."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import zmq.asyncio
 from helpers import spawn_python, start_daemon, wait_until
 from peers import bare_publisher, listen, lookup, register, sequence_of
 
+from cortex.core import endpoint
 from cortex.core.publisher import Publisher, generate_ipc_address
 from cortex.core.subscriber import Subscriber
 from cortex.discovery.protocol import TopicInfo
@@ -22,6 +24,7 @@ from cortex.errors import AddressInUseError, CortexError
 from cortex.messages.base import Message, MessageHeader
 from cortex.messages.standard import ArrayMessage, DictMessage, IntMessage, StringMessage
 from cortex.paths import ipc_path
+from cortex.probe import is_live
 
 
 @dataclass
@@ -195,6 +198,7 @@ def test_a_live_socket_is_never_stolen(publisher, discovery):
 def test_of_several_that_start_at_once_exactly_one_wins(discovery):
     program = """
 import sys
+from cortex.core import endpoint
 from cortex.core.publisher import Publisher
 from cortex.errors import AddressInUseError
 from cortex.messages.standard import IntMessage
@@ -220,8 +224,40 @@ sys.stdin.readline()
         assert sorted(rival.stdout.readline() for rival in rivals) == ["refused\n", "refused\n", "won\n"]
 
 
+def test_probing_and_binding_are_one_step(cortex_dir, monkeypatch):
+    path = ipc_path(generate_ipc_address("/race", "n"))
+    with bare_publisher(path.parent, name=path.name):
+        pass  # leaves a stale file, which both will probe
+    both = threading.Barrier(2)
+
+    def probe(address):
+        answer = is_live(address)
+        # without the lock both get here before either binds, and both would believe the file to be dead
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return answer
+
+    monkeypatch.setattr(endpoint, "is_live", probe)
+    won, refused = [], []
+
+    def attempt():
+        try:
+            won.append(Publisher("/race", IntMessage, "n", auto_register=False))
+        except AddressInUseError as err:
+            refused.append(err)
+
+    threads = [threading.Thread(target=attempt) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 1)
+    won[0].close()
+
+
 def test_the_socket_file_of_a_killed_publisher_is_replaced(discovery):
     program = """
+from cortex.core import endpoint
 from cortex.core.publisher import Publisher
 from cortex.messages.standard import IntMessage
 publisher = Publisher("/t", IntMessage, "n")
@@ -317,6 +353,7 @@ def test_a_forgotten_publisher_cleans_up_when_it_is_collected(discovery):
 
 def test_a_forgotten_publisher_cleans_up_when_the_program_ends(discovery, cortex_dir):
     program = """
+from cortex.core import endpoint
 from cortex.core.publisher import Publisher
 from cortex.messages.standard import IntMessage
 kept = Publisher("/t", IntMessage, "n")
@@ -332,6 +369,7 @@ print(kept.is_registered)
 def test_a_forked_child_does_not_tear_down_its_parents_publisher(discovery):
     program = """
 import os, sys
+from cortex.core import endpoint
 from cortex.core.publisher import Publisher
 from cortex.messages.standard import IntMessage
 kept = Publisher("/t", IntMessage, "n")

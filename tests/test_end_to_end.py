@@ -106,7 +106,9 @@ def published(log: Path) -> dict[str, dict[int, str]]:
     return found
 
 
-def record_node(body: str, tmp_path: Path, discovery: RunningDaemon, *, queue_size: int, topics: int) -> tuple[Path, Path]:
+def record_node(
+    body: str, tmp_path: Path, discovery: RunningDaemon, *, queue_size: int, topics: int
+) -> tuple[Path, Path]:
     """Record one node from its first message to its last; returns the bag and the node's own log."""
     log, path = tmp_path / "log.jsonl", tmp_path / "run.h5"
     code = NODE.format(body=body)
@@ -207,14 +209,15 @@ for info in infos:
     socket.subscribe(info.name.encode())
     socket.connect(info.address)
     poller.register(socket, zmq.POLLIN)
-    print(json.dumps(["topic", info.name, info.publisher_node, info.address, info.message_type, info.fingerprint]), flush=True)
+    entry = [info.name, info.publisher_node, info.address, info.message_type, info.fingerprint]
+    print(json.dumps(["topic", *entry]), flush=True)
 for _ in range(total):
     ready = poller.poll(20000)
     if not ready:
         break
     topic, *parts = ready[0][0].recv_multipart()
     sequence = int.from_bytes(parts[0][16:24], "big")
-    print(json.dumps(["message", topic.decode(), sequence, hashlib.sha256(b"|".join(parts)).hexdigest(), time.monotonic_ns()]))
+    print(json.dumps(["message", topic.decode(), sequence, hashlib.sha256(b"|".join(parts)).hexdigest()]))
 print(json.dumps(["end"]), flush=True)
 context.destroy(0)
 """
@@ -239,9 +242,7 @@ def test_replay_gives_a_subscriber_process_the_same_bytes_from_the_same_nodes(
     total = sum(map(len, sent.values()))
     lines = listen_to_replay(path, total, 6, discovery)
     with BagReader(path) as reader:
-        expected = {
-            (c.topic, c.node, c.address, c.type_name, c.fingerprint) for c in reader.channels
-        }
+        expected = {(c.topic, c.node, c.address, c.type_name, c.fingerprint) for c in reader.channels}
     assert {tuple(line[1:]) for line in lines if line[0] == "topic"} == expected
     heard: dict[str, list[tuple[int, str]]] = {}
     for line in lines:
@@ -260,14 +261,17 @@ samples = [
     std.StringMessage("x"), std.IntMessage(-3), std.FloatMessage(2.5), std.BytesMessage(b"\\x00\\xff"),
     std.DictMessage({"k": [1, {"n": None}], "a": a}), std.ListMessage([1, "two", a]), std.ArrayMessage(a, "n", "f"),
     std.MultiArrayMessage({"l": a, "r": a.astype(np.int16)}, "f"), std.ImageMessage(np.zeros((4, 5, 3), np.uint8)),
-    std.PointCloudMessage(a.astype(np.float32), intensity=np.ones(2)), std.PoseMessage(np.zeros(3), np.array([0, 0, 0, 1.0])),
+    std.PointCloudMessage(a.astype(np.float32), intensity=np.ones(2)),
+    std.PoseMessage(np.zeros(3), np.array([0, 0, 0, 1.0])),
     std.TransformMessage(np.eye(4)), std.TimestampMessage(1, 2), std.HeaderMessage(1, 2, "f", 3),
 ]
 if std.TORCH_AVAILABLE:
     import torch
     samples += [std.TensorMessage(torch.arange(4.0), "t"), std.MultiTensorMessage({"w": torch.ones(2, 2)})]
 """
-SENDER = EVERY_TYPE + """
+SENDER = (
+    EVERY_TYPE
+    + """
 publishers = [Publisher("/" + type(m).__name__, type(m), node_name="sender") for m in samples]
 print("ready", flush=True)
 for _ in sys.stdin:
@@ -275,7 +279,10 @@ for _ in sys.stdin:
         publisher.publish(message)
     print("sent", flush=True)
 """
-RECEIVER = EVERY_TYPE + """
+)
+RECEIVER = (
+    EVERY_TYPE
+    + """
 import asyncio, pickle
 from cortex.core.subscriber import Subscriber
 def same(x, y):
@@ -297,6 +304,7 @@ async def main():
         print(type(expected).__name__, "ok" if good else repr(message), flush=True)
 asyncio.run(main())
 """
+)
 
 
 def test_two_processes_with_a_daemon_process_exchange_every_standard_type(cortex_dir: Path) -> None:
@@ -372,4 +380,3 @@ def test_sigkill_of_the_recorder_loses_nothing_that_it_had_reported(
             assert file["/imu/_index"].shape[0] == counts["/imu"]
             assert file["/camera/image/data"].shape[1:] == (480, 640, 3)
         path.unlink()
-

@@ -12,25 +12,47 @@ from typing import Any
 
 import click
 
+from bag.cli.attach_schema import attach_schema
+from bag.cli.cat import cat
+from bag.cli.completions import completion
+from bag.cli.compress import compress, decompress
+from bag.cli.convert import convert
+from bag.cli.ctl import ctl
 from bag.cli.demo import demo
+from bag.cli.diff import diff_command
+from bag.cli.du import du
+from bag.cli.export import export
+from bag.cli.filter import filter_command
 from bag.cli.info import info
+from bag.cli.mark import mark
+from bag.cli.merge import merge_command
 from bag.cli.play import play
 from bag.cli.record import record
+from bag.cli.recover import recover_command
+from bag.cli.verify import verify_command
 from bag.errors import BagError
+from bag.render import clean
 from cortex.errors import CortexError
 
 __all__ = ["bag"]
 
+# words that hands know from other tools
+ALIASES = {"echo": "cat", "doctor": "verify", "reindex": "recover", "cut": "filter"}
+
 
 class _Group(click.Group):
     """A click group at whose border the library's errors become exit codes."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, or of the name it stands for."""
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
         except (BagError, CortexError) as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(clean(f"Error: {error}"), err=True)
             ctx.exit(error.exit_code if isinstance(error, BagError) else 1)
         except OSError as error:
             # a closed pipe is no error of ours: click ends quietly then
@@ -48,5 +70,9 @@ def bag() -> None:
     """
 
 
-for _command in (record, info, play, demo):
+_COMMANDS: tuple[click.Command, ...] = (record, ctl, info, play, diff_command, demo, export, convert)
+_COMMANDS += (cat, verify_command, recover_command, filter_command, merge_command, compress, decompress)
+_COMMANDS += (mark, attach_schema, du, completion)
+
+for _command in _COMMANDS:
     bag.add_command(_command)

@@ -7,10 +7,8 @@ bytes, nanoseconds and floats.
 | option | commands |
 | --- | --- |
 | bags (argument) | info, play |
-| topics (argument), --all, --output, --force, --duration, --limit, --max-cache-size, --flush-interval | record |
-| --polling-interval, --description, --custom-data, --import | record |
-| --rate, --topics, --exclude-topics, --message-order, --delay, --start-offset, --end-offset | play |
-| --lossless, --wait-for-subscribers, --wait-timeout, --queue-size, --no-embedded-discovery | play |
+| all of record and ctl | see `record_options` |
+| all of play and diff | see `play_options` |
 | --discovery-address | record, play |
 | --json | record, info, play, demo |
 | --output-dir, --demo-duration | demo |
@@ -56,6 +54,9 @@ _DURATION: dict[str, Any] = {"metavar": "DURATION", "callback": _read_by(units.p
 _RATE: dict[str, Any] = {"metavar": "RATE", "callback": _read_by(units.parse_rate)}
 _PAIRS: dict[str, Any] = {"metavar": "KEY=VALUE", "multiple": True, "callback": _read_by(_parse_pair)}
 
+# the same for options that are registered elsewhere
+read_by, SIZE, DURATION, RATE, PAIRS = _read_by, _SIZE, _DURATION, _RATE, _PAIRS
+
 discovery_address_opt = click.option(
     "--discovery-address",
     metavar="ADDRESS",
@@ -66,119 +67,6 @@ discovery_address_opt = click.option(
 json_opt = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs on standard output.")
 
 bags_arg = click.argument("bags", metavar="BAG...", nargs=-1, required=True, type=click.Path(path_type=Path))
-
-# record
-topics_arg = click.argument("topics", metavar="[TOPICS]...", nargs=-1)
-all_topics_opt = click.option("-a", "--all", "all_topics", is_flag=True, help="Record every topic, late ones too.")
-output_opt = click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    default="bag_%Y_%m_%d-%H_%M_%S.h5",
-    show_default=True,
-    help="The bag to write; strftime codes such as %H are filled in.",
-)
-force_opt = click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
-duration_opt = click.option("--duration", "duration_ns", **_DURATION, help="Stop after this time, as in 90s or 5m.")
-limit_opt = click.option("--limit", type=click.IntRange(min=1), help="Stop after this many messages in all.")
-max_cache_size_opt = click.option(
-    "--max-cache-size",
-    "max_cache_bytes",
-    default="1G",
-    show_default=True,
-    help="Memory for messages that wait for the disk; what does not fit is refused and counted.",
-    **_SIZE,
-)
-flush_interval_opt = click.option(
-    "--flush-interval",
-    "flush_interval_ns",
-    default="500ms",
-    show_default=True,
-    help="Time between two commits of the file.",
-    **_DURATION,
-)
-polling_interval_opt = click.option(
-    "-p",
-    "--polling-interval",
-    "polling_interval_ns",
-    default="100ms",
-    show_default=True,
-    help="Time between two looks for new topics, where the daemon does not announce them.",
-    **_DURATION,
-)
-description_opt = click.option("--description", default="", metavar="TEXT", help="A note to store in the bag.")
-custom_data_opt = click.option("--custom-data", help="A pair to store in the bag; repeatable.", **_PAIRS)
-imports_opt = click.option(
-    "--import",
-    "imports",
-    multiple=True,
-    metavar="MODULE",
-    help="A Python module that defines message types, so that the bag knows their field names; repeatable.",
-)
-
-# play
-rate_opt = click.option(
-    "-r", "--rate", **_RATE, default="1", show_default=True, help="Speed, where 2 is twice as fast as recorded."
-)
-play_topics_opt = click.option(
-    "--topics", multiple=True, metavar="TOPIC", help="Play only this topic; repeatable. Default: all topics."
-)
-exclude_topics_opt = click.option(
-    "--exclude-topics", multiple=True, metavar="TOPIC", help="Leave this topic out; repeatable."
-)
-message_order_opt = click.option(
-    "--message-order",
-    type=click.Choice(["sent", "received"]),
-    default="sent",
-    show_default=True,
-    help="Pace and order by the publishers' clocks or by the recorder's.",
-)
-lossless_opt = click.option("--lossless", is_flag=True, help="Wait for slow subscribers instead of dropping messages.")
-wait_for_subscribers_opt = click.option(
-    "--wait-for-subscribers",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Start only when every topic has N subscribers.",
-)
-wait_timeout_opt = click.option(
-    "--wait-timeout",
-    "wait_timeout_ns",
-    default="30s",
-    show_default=True,
-    help="Give up waiting for subscribers after this time.",
-    **_DURATION,
-)
-delay_opt = click.option(
-    "-d",
-    "--delay",
-    "delay_ns",
-    default="200ms",
-    show_default=True,
-    help="Time between announcing the topics and the first message.",
-    **_DURATION,
-)
-start_offset_opt = click.option(
-    "-s", "--start-offset", "start_ns", **_DURATION, help="Skip this much at the beginning of the bag."
-)
-end_offset_opt = click.option(
-    "--end-offset", "stop_ns", **_DURATION, help="Stop at this offset from the beginning of the bag."
-)
-queue_size_opt = click.option(
-    "--queue-size",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Messages a topic may hold for a slow subscriber.",
-)
-embedded_discovery_opt = click.option(
-    "--no-embedded-discovery",
-    "embedded_discovery",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Refuse to play when no discovery daemon answers, instead of starting one.",
-)
 
 # demo
 output_dir_opt = click.option(
@@ -199,6 +87,54 @@ demo_duration_opt = click.option(
     help="How long the robot runs.",
     **_DURATION,
 )
+
+
+# export, convert
+export_format_opt = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["npz", "csv", "parquet", "zarr", "mcap", "images", "video", "lerobot", "rerun"]),
+    required=True,
+    help="What to write.",
+)
+export_output_opt = click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The file or directory to make; it appears when it is complete.",
+)
+export_topics_opt = click.option(
+    "--topics", multiple=True, metavar="TOPIC", help="Take only this topic; repeatable. Default: all topics."
+)
+export_start_opt = click.option(
+    "--start", metavar="TIME", help="Begin here: seconds from the start, negative from the end, 1.5s, or ISO 8601."
+)
+export_end_opt = click.option("--end", metavar="TIME", help="End before this time; written as --start.")
+image_format_opt = click.option(
+    "--image-format", type=click.Choice(["png", "jpeg"]), help="images: how to store them.  [default: png]"
+)
+fps_opt = click.option(
+    "--fps", type=click.FloatRange(min=0, min_open=True), help="video, lerobot: frames a second. Default: as recorded."
+)
+state_opt = click.option(
+    "--state", multiple=True, metavar="TOPIC[:FIELD]", help="lerobot: numbers for observation.state; repeatable."
+)
+action_opt = click.option(
+    "--action", multiple=True, metavar="TOPIC[:FIELD]", help="lerobot: numbers for action; repeatable."
+)
+task_opt = click.option("--task", metavar="TEXT", help="lerobot: what the robot does.")
+each_opt = click.option("--each", is_flag=True, help="One output for each BAG, in the directory OUT.")
+scheduler_opt = click.option(
+    "--scheduler", metavar="ADDRESS", help="Export each BAG as a task of this Dask scheduler, as in tcp://host:8786."
+)
+overwrite_opt = click.option("-f", "--force", is_flag=True, help="Replace what is there.")
+import_source_arg = click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
+import_output_opt = click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="The bag to write. Default: SOURCE as .h5."
+)
+bag_sources_arg = click.argument("bags", metavar="BAG...", nargs=-1, required=True)
 
 
 def together(*decorators: Decorator[Command]) -> Decorator[Command]:

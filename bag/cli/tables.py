@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 
 from rich.console import Group, OverflowMethod, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bag import BagInfo, PlayProgress, PlayReport, RecorderStatistics
+from bag import BagInfo, PlayProgress, PlayReport
 from bag.demo import Verdict
 from bag.statistics import Lateness
 from bag.units import NS_PER_S, format_count, format_duration, format_hz, format_size
@@ -22,7 +19,8 @@ from bag.verdict import Timing
 _OVERFLOW: dict[str, OverflowMethod] = {"Topic": "fold", "Type": "ellipsis", "Node": "fold", "Missing": "fold"}
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """An empty table of these columns."""
     # fits 80 columns in the usual case: the type is shortened before a number is
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
@@ -33,101 +31,21 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """A count and its noun."""
     return f"{format_count(count)} {noun}{'' if count == 1 else 's'}"
 
 
-def _missing(*, before_join: int, before_us: int, by_us: int, restarts: int = 0) -> str:
+def missing(*, before_join: int, before_us: int, by_us: int, restarts: int = 0) -> str:
+    """What is missing, and who lost it."""
     # "lost before us" and "lost by us" are never summed: they have different cures
     parts = [
         f"{format_count(by_us)} lost by us" if by_us else "",
         f"{format_count(before_us)} lost before us" if before_us else "",
         f"{format_count(before_join)} sent before we joined" if before_join else "",
-        _plural(restarts, "restart") if restarts else "",
+        plural(restarts, "restart") if restarts else "",
     ]
     return ", ".join(part for part in parts if part)
-
-
-# record ----------------------------------------------------------------------------------------------------------
-
-
-def recording(statistics: RecorderStatistics) -> RenderableType:
-    """Return the live display of a recording: one row a topic, and the totals below."""
-    table = _table("Topic", "Type", "Node", "Hz", "MB/s", "Messages", "Lost\nbefore us", "by us", "Last\nseen")
-    now_ns = time.time_ns()
-    for topic in statistics.topics:
-        seen = "waiting" if topic.last_log_ns is None else format_duration(max(0, now_ns - topic.last_log_ns))
-        state = "publisher gone" if topic.stale else seen
-        quiet = topic.stale or topic.last_log_ns is None or now_ns - topic.last_log_ns > 2 * NS_PER_S
-        table.add_row(
-            topic.topic,
-            topic.type_name,
-            topic.node,
-            format_hz(topic.hz),
-            f"{topic.bytes_per_s / 1e6:.2f}",
-            format_count(topic.messages),
-            _alarm(topic.lost_before_us, "yellow"),
-            _alarm(topic.lost_by_us, "bold red"),
-            Text(state, style="yellow" if quiet else ""),
-        )
-    totals = Text(recording_line(statistics), style="dim")
-    return Group(table, totals) if statistics.topics else totals
-
-
-def recording_line(statistics: RecorderStatistics) -> str:
-    """Return the totals of a recording in one line, with the losses and the room left on the disk."""
-    rate = sum(topic.bytes_per_s for topic in statistics.topics)
-    by_us = sum(topic.lost_by_us for topic in statistics.topics)
-    parts = [
-        format_duration(statistics.elapsed_ns),
-        _plural(len(statistics.topics), "topic"),
-        _plural(statistics.messages, "message"),
-        format_size(statistics.bytes),
-        f"{rate / 1e6:.1f} MB/s",
-        f"backlog {format_size(statistics.backlog_bytes)}",
-        f"lost before us {format_count(statistics.lost_before_us)}",
-        f"lost by us {format_count(by_us)}",
-    ]
-    if rate >= 1:
-        parts.append(f"disk full in {_time_left(Path(statistics.path), rate)}")
-    if not statistics.discovery_answers:
-        parts.append("no discovery daemon answers; start one with: cortex discovery")
-    return "  ".join(parts)
-
-
-def recording_summary(statistics: RecorderStatistics) -> RenderableType:
-    """Return the account of a finished recording: where it is, what it holds, and every loss by topic."""
-    head = (
-        f"{statistics.path}: {_plural(statistics.messages, 'message')} of {_plural(len(statistics.topics), 'topic')}, "
-        f"{format_size(statistics.bytes)} in {format_duration(statistics.elapsed_ns)}."
-    )
-    losses = [
-        (
-            topic.topic,
-            _missing(
-                before_join=topic.published_before_join,
-                before_us=topic.lost_before_us,
-                by_us=topic.lost_by_us,
-                restarts=topic.restarts,
-            ),
-        )
-        for topic in statistics.topics
-    ]
-    lines = [f"  {topic}: {text}" for topic, text in losses if text]
-    if not any(topic.lost_before_us or topic.lost_by_us for topic in statistics.topics):
-        lines.append("Nothing was lost." if statistics.messages else "No message arrived.")
-    elif any(topic.lost_before_us for topic in statistics.topics):
-        lines.append("Lost before us: dropped by the publisher's queue; a larger queue_size there helps.")
-    return Text("\n".join([head, *lines]))
-
-
-def _alarm(count: int, style: str) -> Text:
-    return Text(format_count(count), style=style if count else "dim")
-
-
-def _time_left(path: Path, bytes_per_s: float) -> str:
-    free = shutil.disk_usage(path.parent).free
-    return format_duration(free / bytes_per_s * NS_PER_S)
 
 
 # info ------------------------------------------------------------------------------------------------------------
@@ -149,9 +67,9 @@ def info(one: BagInfo) -> RenderableType:
     for name, value in facts:
         if value:
             head.add_row(Text(name, style="bold"), Text(str(value)))
-    table = _table("Topic", "Type", "Node", "Messages", "Hz", "Size", "Missing")
+    table = make_table("Topic", "Type", "Node", "Messages", "Hz", "Size", "Missing")
     for topic in one.topics:
-        text = _missing(
+        text = missing(
             before_join=topic.published_before_join,
             before_us=topic.lost_before_us,
             by_us=topic.lost_by_us,
@@ -189,27 +107,40 @@ def playing(progress: PlayProgress) -> RenderableType:
 
 
 def playing_line(progress: PlayProgress) -> str:
-    """Return the state of a replay in one line: position, rate, messages, lateness."""
-    return "  ".join(
-        [
-            f"{format_duration(max(0, progress.position_ns))} of {format_duration(progress.duration_ns)}",
-            f"rate {progress.rate:g}",
-            f"sent {format_count(progress.sent)}",
-            f"late {format_duration(progress.lateness_ns)}",
-        ]
-    )
+    """Return the state of a replay in one line: position, rate, messages, lateness, and what it is waiting for."""
+    parts = [
+        f"{format_duration(max(0, progress.position_ns))} of {format_duration(progress.duration_ns)}",
+        f"rate {progress.rate:g}",
+        f"sent {format_count(progress.sent)}",
+        f"late {format_duration(progress.lateness_ns)}",
+    ]
+    if progress.passes > 1:
+        parts.append(f"pass {progress.passes}")
+    if progress.paused:
+        parts.append("PAUSED")
+    elif progress.next_in_ns is not None and progress.next_in_ns >= NS_PER_S:
+        parts.append(f"next message in {progress.next_in_ns / NS_PER_S:.0f} s")
+    return "  ".join(parts)
 
 
 def playing_report(report: PlayReport) -> RenderableType:
     """Return the report of a finished replay: per topic what was sent, what was refused and how late."""
-    table = _table("Topic", "Node", "Sent", "Refused", "Late p50", "p99", "max")
+    table = make_table("Topic", "Node", "Sent", "Refused", "Late p50", "p99", "max")
     for topic in report.topics:
         table.add_row(
             topic.topic, topic.node, format_count(topic.sent), format_count(topic.refused), *_times(topic.lateness)
         )
     table.add_section()
     table.add_row("all", "", format_count(report.sent), format_count(report.refused), *_times(report.lateness))
-    notes = ["No discovery daemon answered, so the player ran its own."] if report.embedded_discovery else []
+    rate = report.sent / (report.duration_ns / NS_PER_S) if report.duration_ns else 0
+    sent, took = plural(report.sent, "message"), format_duration(report.duration_ns)
+    notes = [f"{sent} in {took}, {format_count(round(rate))} a second."]
+    if report.repeated:
+        notes.append(f"{plural(report.repeated, 'sticky value')} sent again.")
+    if not report.completed:
+        notes.append("Stopped before the end.")
+    if report.embedded_discovery:
+        notes.append("No discovery daemon answered, so the player ran its own.")
     return Group(table, *notes)
 
 
@@ -224,7 +155,7 @@ def _times(timing: Lateness | Timing | None) -> Iterable[str]:
 
 def verdict(found: Verdict) -> RenderableType:
     """Return the verdict of the demo: per topic the three counts, the identical ones, and the timing error."""
-    table = _table("Topic", "Published", "Recorded", "Replayed", "Identical", "p50", "p99", "max", "Verdict")
+    table = make_table("Topic", "Published", "Recorded", "Replayed", "Identical", "p50", "p99", "max", "Verdict")
     for topic in found.topics:
         table.add_row(
             topic.topic,

@@ -56,6 +56,8 @@ class Account:
     def add(self, channel: int, batch: Batch, nbytes: int) -> None:
         """Account for a batch in the order it arrived; `nbytes` counts all its parts."""
         sequences = batch.headers[:, 2]
+        if not self.messages:
+            self._row["first_sequence"] = sequences[0]
         self._meet(channel, int(sequences[0]), 0, int(batch.log_time[0]))
         # compared this way because unsigned differences wrap around
         jumps = np.flatnonzero((sequences[1:] <= sequences[:-1]) | (sequences[1:] - sequences[:-1] != 1)) + 1
@@ -71,8 +73,11 @@ class Account:
         self.counts["bytes"] += nbytes
 
     def note(self, channel: int, kind: str, sequences: tuple[int, int], count: int, log_time_ns: int) -> None:
-        """Account for messages first..last that will not come (`lost_by_us`, `throttled`, `paused`), or say something
-        of the topic at this moment (`malformed`, `silent`, `repeated`: the next message stands in an earlier file too)."""
+        """Account for messages first..last that will not come, or say something of the topic at this moment.
+
+        `lost_by_us`, `throttled`, `paused`; or `malformed`, `silent`, `repeated`: the next message stands in an earlier
+        file of the series, too.
+        """
         if kind not in REMARKS:
             self._meet(channel, sequences[0], 0, log_time_ns)
             self._pass(channel, sequences[1])
@@ -85,7 +90,18 @@ class Account:
 
     def carry_on(self, earlier: Account) -> None:
         """Expect what comes after the last messages of the same topic in an earlier file."""
-        self._expected = dict(earlier._expected)
+        self.expect(earlier.expected)
+
+    @property
+    def expected(self) -> dict[int, int]:
+        """The sequence number that each channel would use next."""
+        return dict(self._expected)
+
+    def expect(self, expected: Mapping[int, int]) -> None:
+        """Set `expected`, where nothing has arrived yet."""
+        self._expected = dict(expected)
+        for channel, sequence in expected.items():
+            self._book.define("expected", {"topic": self.topic, "channel": channel, "sequence": sequence})
 
     def summary(self) -> Any:
         """The record of TOPIC_DTYPE that stands in the bag."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from bag.errors import BagFormatError
 from bag.records import BagInfo
-from bag.storage import layout as names
 from bag.storage.reader import BagReader
 from bag.storage.topic_reader import StoredColumn, TopicReader
 
@@ -29,7 +29,8 @@ CLUSTER_CHUNKS = 1
 
 def read_block(column: StoredColumn, start: int, stop: int, rest: tuple[Any, ...] = ()) -> NDArray[Any]:
     """Rows start..stop-1 of a fixed column; `rest` are ints and slices for the axes behind."""
-    out: NDArray[Any] = column.values[(slice(start, stop), *rest)]
+    key = (slice(start, stop), *rest)
+    out: NDArray[Any] = column.values[key]
     return as_published(out, column.spec.dtype)
 
 
@@ -72,7 +73,7 @@ def clusters(rows: Rows, gap: int) -> Iterator[tuple[int, int]]:
         return
     cuts = np.flatnonzero(np.diff(rows) > gap) + 1
     bounds = [0, *cuts.tolist(), len(rows)]
-    yield from zip(bounds, bounds[1:], strict=False)
+    yield from pairwise(bounds)
 
 
 def arrays_of(column: StoredColumn, rows: Rows) -> list[NDArray[Any]]:
@@ -192,7 +193,7 @@ def read_metadata(reader: TopicReader, messages: Rows) -> MetadataBlock:
     ends = places + sizes
     cuts = np.flatnonzero(places[1:] - ends[:-1] > METADATA_GAP) + 1
     bounds = [0, *cuts.tolist(), len(places)] if len(places) else []
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         base, end = int(places[low]), int(ends[low:high].max())
         starts[low:high] = places[low:high] - base + filled
         pieces.append(np.asarray(values[base:end]).view(np.uint8))

@@ -28,6 +28,8 @@ NOWHERE = 2**64 - 1
 
 ROW = CHECKSUM_DTYPE.itemsize
 ROWS = chunk_rows(ROW, SMALL_CHUNK)
+# of the table of chunks that are still filling
+OPEN_ROWS = 16
 # so many plausible rows in sequence are taken for a piece of the table
 STREAK = 3
 BLOCK = 4 << 20
@@ -36,15 +38,23 @@ ZEROS = (2, 3, 16, 17, 18, 19, 26, 27)
 
 
 def find_table(file: InputFile) -> NDArray[Any]:
-    """Rows of the table of checksums, in the order they were written as far as it is known."""
-    chunks, whole = _by_leaves(file)
-    pieces = [_rows_at(file, address) for _row, address in sorted(chunks.items())]
-    table = np.concatenate(pieces) if pieces else np.zeros(0, CHECKSUM_DTYPE)
-    table = in_step(table[plausible(table, file.size)])
-    if not whole:
+    """Rows of the tables of checksums, those of full chunks first and in the order they were written, where that is
+    known."""
+    places = list(_signatures(file))
+    chunks, whole = _by_leaves(file, places, ROWS)
+    filling, _whole = _by_leaves(file, places, OPEN_ROWS)
+    table = in_step(_rows_of(file, chunks, ROWS))
+    table = np.concatenate([table, _rows_of(file, filling, OPEN_ROWS)])
+    if not whole or not filling:
         found = np.unique(np.concatenate([table, *_by_rows(file)]))
         table = found[np.isin(found["column"], _proven_columns(file, found))]
     return table
+
+
+def _rows_of(file: InputFile, chunks: dict[int, int], rows: int) -> NDArray[Any]:
+    pieces = [_rows_at(file, address, rows) for _row, address in sorted(chunks.items())]
+    table = np.concatenate(pieces) if pieces else np.zeros(0, CHECKSUM_DTYPE)
+    return table[plausible(table, file.size)]
 
 
 def in_step(table: NDArray[Any]) -> NDArray[Any]:
@@ -90,12 +100,12 @@ def _blocks(file: InputFile, overlap: int) -> Iterator[tuple[int, bytes]]:
 
 
 # addresses by first row, and whether the leaves found hang together without a hole
-def _by_leaves(file: InputFile) -> tuple[dict[int, int], bool]:
+def _by_leaves(file: InputFile, places: list[int], rows: int) -> tuple[dict[int, int], bool]:
     chunks: dict[int, int] = {}
     rights: set[int] = set()
     nodes: set[int] = set()
-    for place in _signatures(file):
-        leaf = _leaf(file, place)
+    for place in places:
+        leaf = _leaf(file, place, rows)
         if leaf is None:
             continue
         entries, right = leaf
@@ -105,7 +115,7 @@ def _by_leaves(file: InputFile) -> tuple[dict[int, int], bool]:
             if row not in chunks or _looks_like_rows(file, address):
                 chunks[row] = address
     firsts = sorted(chunks)
-    whole = bool(firsts) and firsts == list(range(0, len(firsts) * ROWS, ROWS)) and rights - {NOWHERE} <= nodes
+    whole = bool(firsts) and firsts == list(range(0, len(firsts) * rows, rows)) and rights - {NOWHERE} <= nodes
     return chunks, whole
 
 
@@ -117,7 +127,7 @@ def _signatures(file: InputFile) -> Iterator[int]:
             found = block.find(SIGNATURE, found + 1)
 
 
-def _leaf(file: InputFile, place: int) -> tuple[NDArray[Any], int] | None:
+def _leaf(file: InputFile, place: int, rows: int) -> tuple[NDArray[Any], int] | None:
     head = file.read(place, NODE.size)
     if len(head) < NODE.size:
         return None
@@ -126,22 +136,22 @@ def _leaf(file: InputFile, place: int) -> tuple[NDArray[Any], int] | None:
         return None
     data = file.read(place + NODE.size, count * ENTRY.itemsize)
     entries = np.frombuffer(data, ENTRY, len(data) // ENTRY.itemsize)
-    ours = (entries["size"] == ROWS * ROW) & (entries["mask"] == 0) & (entries["zero"] == 0)
-    ours &= (entries["row"] % ROWS == 0) & (entries["address"] < file.size) & (entries["row"] < 1 << 40)
+    ours = (entries["size"] == rows * ROW) & (entries["mask"] == 0) & (entries["zero"] == 0)
+    ours &= (entries["row"] % rows == 0) & (entries["address"] < file.size) & (entries["row"] < 1 << 40)
     # a leaf of another dataset has no such entry at all, a damaged one of ours still has most
     if not ours.any() or not _looks_like_rows(file, int(entries["address"][ours][0])):
         return None
     return entries[ours], right
 
 
-def _rows_at(file: InputFile, address: int) -> NDArray[Any]:
-    data = file.read(address, ROWS * ROW)
+def _rows_at(file: InputFile, address: int, rows: int) -> NDArray[Any]:
+    data = file.read(address, rows * ROW)
     return np.frombuffer(data, CHECKSUM_DTYPE, len(data) // ROW)
 
 
 def _looks_like_rows(file: InputFile, address: int) -> bool:
-    rows = _rows_at(file, address)[:16]
-    return bool(len(rows) and plausible(rows[:STREAK], file.size).any())
+    rows = _rows_at(file, address, STREAK)
+    return bool(len(rows) and plausible(rows, file.size).any())
 
 
 # stretches of at least STREAK plausible rows, wherever they begin

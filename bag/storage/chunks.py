@@ -1,13 +1,14 @@
 """The bytes of every column, found and proven by the table of checksums alone.
 
-The table says where each chunk lies in the file and what its CRC is, so a column can be read, byte by byte proven, without
-asking HDF5: this is what verify checks, what edits copy, and what is left when HDF5's own structures are damaged.
-A chunk that was topped up by several commits has a row for each; a row whose predecessor is right proves what was
-added, and any row proves everything before it, so damage costs no more than the commit it hit.
+The table says where each chunk lies in the file and what its CRC is, so a column can be read, byte by byte proven,
+without asking HDF5: this is what verify checks, what edits copy, and what is left when HDF5's own structures are
+damaged. A chunk that was topped up by several commits has a row for each; a row whose predecessor is right proves
+what was added, and any row proves everything before it, so damage costs no more than the commit it hit.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from bag.storage.disk import Buffer, crc32
 from bag.storage.layout import CHECKSUM_DTYPE
 
 BLOCK = 8 << 20
+# a larger chunk could be put right in a wrong way: the odds are its bytes in 2^24
+MENDABLE = 16 << 10
 # stored bytes, bytes they stand for -> those bytes
 Decoder = Callable[[bytes, int], bytes]
 Span = tuple[int, int]
@@ -81,6 +84,7 @@ class ColumnBytes:
         chunks: its chunks by number.
         decode: turns a stored chunk into its bytes, for a compressed column.
         chunk_bytes: bytes of a whole chunk, where the table cannot tell (compressed columns).
+        mend: put right a small chunk of which a single byte is wrong.
     """
 
     def __init__(
@@ -90,13 +94,18 @@ class ColumnBytes:
         chunks: dict[int, Chunk],
         decode: Decoder | None = None,
         chunk_bytes: int = 0,
+        *,
+        mend: bool = False,
     ) -> None:
         self.name = name
+        # chunks that were put right, by number
+        self.mended: dict[int, bytes] = {}
+        self._mend = mend
         self.chunks = chunks
         self._file = file
         self._decode = decode
         self.chunk_bytes = chunk_bytes or self._guess_chunk_bytes()
-        self._cached: tuple[int, bytes] = (-1, b"")
+        self._cached: tuple[int, tuple[bytes, list[Span]]] = (-1, (b"", []))
 
     # every chunk but the last was written whole
     def _guess_chunk_bytes(self) -> int:
@@ -106,6 +115,11 @@ class ColumnBytes:
         return max(
             (chunk.size for number, chunk in self.chunks.items() if number != last), default=self.chunks[last].size
         )
+
+    @property
+    def packed(self) -> bool:
+        """Whether chunks are compressed, and the last one filled up."""
+        return self._decode is not None
 
     @property
     def size(self) -> int:
@@ -133,29 +147,45 @@ class ColumnBytes:
             start += high - low
 
     def _part(self, number: int, low: int, high: int) -> Buffer:
-        data = self._whole(number)
-        if len(data) < high:
+        data, good = self._proven_chunk(number)
+        if high > max(len(data), self.chunks[number].size):
             raise IntegrityError(f"{self._file.path}: {self.name} ends before its index says; {self._advice}")
+        if not any(first <= low and high <= last for first, last in good):
+            raise IntegrityError(
+                f"{self._file.path}: chunk {number} of {self.name} (at byte {self.chunks[number].offset}) is damaged: "
+                f"its checksum does not hold; {self._advice}"
+            )
         return data if (low, high) == (0, len(data)) else memoryview(data)[low:high]
 
-    def _whole(self, number: int) -> bytes:
+    # bytes of a chunk, and which of them are proven
+    def _proven_chunk(self, number: int) -> tuple[bytes, list[Span]]:
         if self._cached[0] == number:
             return self._cached[1]
         chunk = self.chunks.get(number)
         if chunk is None:
             raise IntegrityError(f"{self._file.path}: chunk {number} of {self.name} is not in the file; {self._advice}")
-        data = self._file.read(chunk.offset, chunk.size)
-        good = spans_of(chunk, data)
-        if good == [(0, chunk.size)]:
-            if self._decode is not None:
-                data = self._decode(data, self.chunk_bytes)
-            # a chunk that is one row is asked for once
-            self._cached = (number, data)
-            return data
-        raise IntegrityError(
-            f"{self._file.path}: chunk {number} of {self.name} (at byte {chunk.offset}) is damaged: "
-            f"its checksum does not hold; {self._advice}"
-        )
+        if number in self.mended:
+            data, good = self.mended[number], [(0, chunk.size)]
+        else:
+            data = self._file.read(chunk.offset, chunk.size)
+            good = spans_of(chunk, data)
+        if self._decode is not None:
+            whole = good == [(0, chunk.size)]
+            data = self._decode(data, self.chunk_bytes) if whole else b""
+            good = [(0, len(data))] if whole else []
+        self._cached = (number, (data, good))
+        return data, good
+
+    # the proven ranges of a chunk as it is stored
+    def _stored_spans(self, chunk: Chunk) -> list[Span]:
+        good = proven_spans(self._file, chunk)
+        whole = [(0, chunk.size)]
+        if good != whole and self._mend and chunk.size <= MENDABLE:
+            data = mended(self._file.read(chunk.offset, chunk.size), chunk.crcs[-1])
+            if data is not None and len(data) == chunk.size:
+                self.mended[chunk.number] = data
+                return whole
+        return good
 
     @property
     def _advice(self) -> str:
@@ -163,14 +193,14 @@ class ColumnBytes:
 
     def forget(self) -> None:
         """Drop what is kept in memory for the next read."""
-        self._cached = (-1, b"")
+        self._cached = (-1, (b"", []))
 
     def proven(self) -> Iterator[tuple[int, Span]]:
         """(chunk number, byte range within the column) of everything whose CRC holds, in order; reads all of it."""
         for number in sorted(self.chunks):
             chunk = self.chunks[number]
             base = number * self.chunk_bytes
-            for low, high in proven_spans(self._file, chunk):
+            for low, high in self._stored_spans(chunk):
                 if self._decode is None:
                     yield number, (base + low, base + min(high, self.chunk_bytes))
                 elif (low, high) == (0, chunk.size):
@@ -179,10 +209,35 @@ class ColumnBytes:
     def read_spans(self) -> Iterator[tuple[int, bytes]]:
         """(offset in the column, bytes) of everything whose CRC holds."""
         for number, (low, high) in self.proven():
-            if self._decode is not None:
-                yield low, self._whole(number)
+            if self._decode is not None or number in self.mended:
+                yield low, self._proven_chunk(number)[0]
             else:
                 yield low, self._file.read(self.chunks[number].offset + low - number * self.chunk_bytes, high - low)
+
+
+def mended(data: bytes, wanted: int) -> bytes | None:
+    """The bytes with the one byte changed that makes their CRC `wanted`; None when no single byte does.
+
+    The CRC is linear: the difference that one wrong byte makes is followed back from the end to where it began.
+    """
+    difference = crc32(data) ^ wanted
+    for at in range(len(data) - 1, -1, -1):
+        low = _BY_TOP[difference >> 24]
+        difference = ((difference ^ _STEP[low]) << 8 | low) & 0xFFFFFFFF
+        if 0 < difference < 256:
+            return data[:at] + bytes([data[at] ^ difference]) + data[at + 1 :]
+    return None
+
+
+def _step(byte: int) -> int:
+    for _bit in range(8):
+        byte = byte >> 1 ^ (0xEDB88320 if byte & 1 else 0)
+    return byte
+
+
+# what a byte does to the CRC, and which byte does so to its highest eight bits
+_STEP = tuple(_step(byte) for byte in range(256))
+_BY_TOP = {step >> 24: byte for byte, step in enumerate(_STEP)}
 
 
 def spans_of(chunk: Chunk, data: bytes) -> list[Span]:
@@ -240,7 +295,7 @@ def chunks_of(table: NDArray[Any], file_size: int) -> dict[int, dict[int, Chunk]
     changes = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1 if len(table) else np.zeros(0, np.int64)
     out: dict[int, dict[int, Chunk]] = {}
     bounds = [0, *changes.tolist(), len(table)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         if start == stop:
             continue
         rows = table[start:stop]

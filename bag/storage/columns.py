@@ -38,7 +38,7 @@ class Layout:
     """Which columns the buffers of a run of messages go to; None: the parts are kept whole."""
 
     number: int
-    fingerprint: int | None
+    fingerprint: int
     columns: tuple[BufferColumn, ...] | None
     _accepted: set[Signature] = field(default_factory=set)
 
@@ -100,9 +100,9 @@ class TopicColumns:
         """The layout for a message like `signatures[start]`, known or new; the choice looks at those that follow."""
         wanted = signatures[start]
         for layout in reversed(self._layouts):
-            if layout.fingerprint in (fingerprint, None) and layout.accepts(wanted):
+            if (layout.columns is None or layout.fingerprint == fingerprint) and layout.accepts(wanted):
                 return layout
-        if wanted is None or len(self._layouts) >= names.MAX_LAYOUTS or len(wanted) > names.MAX_BUFFERS:
+        if wanted is None or len(self._layouts) >= names.MAX_LAYOUTS:
             return self._whole_layout()
         ahead = [other for other in signatures[start : start + LOOK_AHEAD] if other]
         specs = plan(wanted, ahead, list(self._buffers))
@@ -157,9 +157,9 @@ class TopicColumns:
         for layout in self._layouts:
             if layout.columns is None:
                 return layout
-        return self._new_layout(None, None)
+        return self._new_layout(0, None)
 
-    def _new_layout(self, fingerprint: int | None, columns: tuple[BufferColumn, ...] | None) -> Layout:
+    def _new_layout(self, fingerprint: int, columns: tuple[BufferColumn, ...] | None) -> Layout:
         layout = Layout(self._next_number(), fingerprint, columns)
         self._layouts.append(layout)
         numbers = None if columns is None else tuple(column.values.number for column in columns)
@@ -183,7 +183,7 @@ class TopicColumns:
 
 def _resumed_layout(layout: LayoutDefinition, columns: Mapping[int, BufferColumn]) -> Layout:
     if layout.columns is None:
-        return Layout(layout.number, None, None)
+        return Layout(layout.number, layout.fingerprint, None)
     try:
         members = tuple(columns[number] for number in layout.columns)
     except KeyError as error:

@@ -37,7 +37,7 @@ def reading(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         # HDF5 raises OSError, too, but without a number of the system
-        if error.errno is not None:
+        if error.errno is not None or isinstance(error, FileNotFoundError):
             raise
         raise _damaged(path, error) from error
     except SYMPTOMS as error:

@@ -36,12 +36,12 @@ class ColumnDefinition:
 class LayoutDefinition:
     """Numbers of the columns that take the buffers of a message, in order; None: the parts are kept whole.
 
-    `fingerprint` is that of all its messages; None where the parts are kept whole, header and all.
+    `fingerprint` is that of all its messages; 0 where the parts are kept whole, since each has its own header.
     """
 
     number: int
     topic: int
-    fingerprint: int | None
+    fingerprint: int
     columns: tuple[int, ...] | None
 
 
@@ -55,6 +55,8 @@ class Definitions:
     columns: dict[int, list[ColumnDefinition]] = field(default_factory=lambda: defaultdict(list))
     layouts: dict[int, LayoutDefinition] = field(default_factory=dict)
     marks: list[tuple[str, int]] = field(default_factory=list)
+    # topic -> channel -> sequence number expected first, in a file that continues another
+    expected: dict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
     def next_number(self) -> int:
@@ -95,6 +97,8 @@ def _take(out: Definitions, kind: str, values: dict[str, Any]) -> None:
     elif kind == "layout":
         layout = _layout_from(values)
         out.layouts[layout.number] = layout
+    elif kind == "expected":
+        out.expected[int(values["topic"])][int(values["channel"])] = int(values["sequence"])
     elif kind == "mark":
         out.marks.append((str(values["text"]), int(values["log_time_ns"])))
 
@@ -121,16 +125,13 @@ def _column_from(values: dict[str, Any]) -> ColumnDefinition:
 def layout_values(layout: LayoutDefinition) -> dict[str, Any]:
     """A layout as it stands in the definitions."""
     columns = None if layout.columns is None else list(layout.columns)
-    fingerprint = None if layout.fingerprint is None else f"0x{layout.fingerprint:016x}"
+    fingerprint = f"0x{layout.fingerprint:016x}"
     return {"id": layout.number, "topic": layout.topic, "fingerprint": fingerprint, "columns": columns}
 
 
 def _layout_from(values: dict[str, Any]) -> LayoutDefinition:
-    number, topic = int(values["id"]), int(values["topic"])
-    if values["columns"] is None:
-        return LayoutDefinition(number, topic, None, None)
-    columns = tuple(int(column) for column in values["columns"])
-    return LayoutDefinition(number, topic, int(values["fingerprint"], 16), columns)
+    columns = None if values["columns"] is None else tuple(int(column) for column in values["columns"])
+    return LayoutDefinition(int(values["id"]), int(values["topic"]), int(values["fingerprint"], 16), columns)
 
 
 def channel_values(channel: Channel) -> dict[str, Any]:

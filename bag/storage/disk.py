@@ -87,10 +87,10 @@ class RawFile:
             return False
         return True
 
-    def is_at_its_path(self) -> bool:
-        """Whether the path still leads to this file (and not to nothing or another)."""
+    def is_at(self, path: Path) -> bool:
+        """Whether a path leads to this file (and not to nothing or another)."""
         try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
         except FileNotFoundError:
             return False
 

@@ -7,6 +7,7 @@ the others need the plugins of the extra `cortex-bag[compression]`, here and for
 from __future__ import annotations
 
 import struct
+import uuid
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -99,13 +100,13 @@ def decoder_of(name: str, itemsize: int) -> Callable[[bytes, int], bytes]:
 def _shuffled(data: bytes, itemsize: int) -> bytes:
     if itemsize <= 1:
         return bytes(data)
-    return np.frombuffer(data, np.uint8).reshape(-1, itemsize).T.tobytes()
+    return bytes(np.frombuffer(data, np.uint8).reshape(-1, itemsize).T.tobytes())
 
 
 def _unshuffled(data: bytes, itemsize: int) -> bytes:
     if itemsize <= 1:
         return data
-    return np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
+    return bytes(np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes())
 
 
 def _stated_size(name: str, data: bytes) -> int:
@@ -127,6 +128,11 @@ def _zstd_size(data: bytes) -> int:
     return int.from_bytes(data[at : at + width], "little") + (256 if flag == 1 else 0)
 
 
+# HDF5 knows files by their names, also those that are on no disk
+def _memory_file() -> h5py.File:
+    return h5py.File(f"chunk-{uuid.uuid4().hex}", "w", driver="core", backing_store=False)
+
+
 class _through_hdf5:  # noqa: N801  reads as a word
     """Runs one chunk through a plugin, in a file that exists in memory only."""
 
@@ -140,7 +146,7 @@ class _through_hdf5:  # noqa: N801  reads as a word
 
     def encode(self, data: bytes) -> bytes:
         """Stored bytes of the chunk."""
-        with h5py.File("chunk", "w", driver="core", backing_store=False) as file:
+        with _memory_file() as file:
             dataset = self._dataset(file, len(data))
             dataset[...] = np.frombuffer(data, np.uint8)
             file.flush()
@@ -149,7 +155,7 @@ class _through_hdf5:  # noqa: N801  reads as a word
 
     def decode(self, data: bytes, size: int) -> bytes:
         """Bytes of the stored chunk."""
-        with h5py.File("chunk", "w", driver="core", backing_store=False) as file:
+        with _memory_file() as file:
             dataset = self._dataset(file, size)
             dataset.id.write_direct_chunk((0,), data)
             return bytes(dataset[...])

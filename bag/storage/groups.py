@@ -32,9 +32,10 @@ def _group_at(parent: h5py.Group, name: str, *, unowned: bool = False) -> h5py.G
         if candidate not in parent:
             return parent.create_group(candidate)
         group = child(parent, candidate)
-        if isinstance(group, h5py.Group) and group.name != f"/{BOOK}":
-            if not unowned or TOPIC_ATTRIBUTE not in group.attrs:
-                return group
+        if not isinstance(group, h5py.Group) or group.name == f"/{BOOK}":
+            continue
+        if not unowned or TOPIC_ATTRIBUTE not in group.attrs:
+            return group
     raise AssertionError("unreachable: candidates never end")
 
 

@@ -16,7 +16,8 @@ What it cannot promise: a commit without `sync` is safe from the death of the pr
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -202,8 +203,7 @@ class CommitFile:
             self.journal.write_at(0, blob + CRC.pack(crc32(blob)))
             if sync:
                 self.journal.sync()
-            for number, page in pages:
-                self.data.write_at(number * PAGE, page)
+            _write_pages(self.data, pages)
             if sync:
                 self.data.sync()
             self.journal.truncate(0)
@@ -256,8 +256,7 @@ def apply_journal(data: RawFile, journal: RawFile) -> bool:
             raise BagFormatError(
                 f"{journal.path} does not belong to {data.path}, which was replaced meanwhile; move the journal away"
             )
-        for number, page in pages:
-            data.write_at(number * PAGE, page)
+        _write_pages(data, pages)
         if data.size() < after:
             data.truncate(after)
         data.sync()
@@ -266,7 +265,7 @@ def apply_journal(data: RawFile, journal: RawFile) -> bool:
     return bool(pages)
 
 
-def _complete_pages(blob: bytes) -> list[tuple[int, bytes]]:
+def _complete_pages(blob: bytes) -> list[tuple[int, Buffer]]:
     if len(blob) < HEAD.size + CRC.size:
         return []
     magic, before, _after, count = HEAD.unpack_from(blob)
@@ -275,8 +274,17 @@ def _complete_pages(blob: bytes) -> list[tuple[int, bytes]]:
     if magic != MAGIC or len(blob) < size + CRC.size or CRC.unpack_from(blob, size)[0] != crc32(blob[:size]):
         return []
     starts = range(HEAD.size, size, step)
-    pages = [(PAGE_NUMBER.unpack_from(blob, at)[0], blob[at + PAGE_NUMBER.size : at + step]) for at in starts]
+    pages: list[tuple[int, Buffer]] = [
+        (PAGE_NUMBER.unpack_from(blob, at)[0], blob[at + PAGE_NUMBER.size : at + step]) for at in starts
+    ]
     return pages if all(number * PAGE < before for number, _page in pages) else []
+
+
+# neighbours in one call
+def _write_pages(data: RawFile, pages: Sequence[tuple[int, Buffer]]) -> None:
+    for _place, group in groupby(enumerate(pages), lambda item: item[1][0] - item[0]):
+        run = [page for _at, page in group]
+        data.write_at(run[0][0] * PAGE, b"".join(page for _number, page in run))
 
 
 def committed_end(data: RawFile) -> int:

@@ -90,6 +90,9 @@ LEDGER_KINDS = {
     "repeated": 9,
 }
 
+# kinds of messages that we know of and did not keep
+LOST_HERE = ("lost_by_us", "throttled", "paused")
+
 # columns of the book, which have fixed numbers; those of topics are numbered from FIRST_COLUMN
 BOOK_COLUMNS = {DEFINITIONS: 0, RUNS: 1, LEDGER: 2, CLOCK: 3, CHECKSUMS: 4}
 FIRST_COLUMN = 16
@@ -178,7 +181,7 @@ def path_component(text: str) -> str:
     """A name as an HDF5 link: what HDF5 would read otherwise is written as %XX, what is too long is cut short."""
     if text in ("", ".", ".."):
         return text.replace(".", "%2E") or "%"
-    link = re.sub(r"[%/\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", text)
+    link = re.sub("[%/\x00-\x1f\x7f\ud800-\udfff]", lambda found: f"%{ord(found[0]):02X}", text)
     if len(link.encode()) <= MAX_LINK_BYTES:
         return link
     short = link.encode()[: MAX_LINK_BYTES - 15].decode(errors="ignore")

@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,21 +22,21 @@ from bag.errors import BagFormatError, IntegrityError
 from bag.storage import layout as names
 from bag.storage.carve import find_table
 from bag.storage.chunks import Chunk, ColumnBytes, Decoder, InputFile, chunks_of
+from bag.storage.complete import completed
 from bag.storage.damage import reading
-from bag.storage.disk import Buffer
 from bag.storage.definitions import Definitions, parse_definitions
+from bag.storage.disk import Buffer
 from bag.storage.filters import decoder_of
 from bag.storage.layout import stored_dtype
-from bag.storage.reader import BagReader
+from bag.storage.resume import roll_forward
 from bag.storage.topic_reader import TopicReader
+from bag.storage.tree import attribute, open_bag_file, table
 
 BOOK_DTYPES = {
     names.RUNS: names.RUN_DTYPE,
     names.LEDGER: names.LEDGER_DTYPE,
     names.CLOCK: names.CLOCK_DTYPE,
 }
-# what only HDF5 can give
-STATED = {names.CHECKSUMS: names.CHECKSUM_DTYPE, names.TOPICS: names.TOPIC_DTYPE}
 OFFSETS_DTYPE = np.dtype("<u8")
 BYTES_DTYPE = np.dtype("u1")
 
@@ -84,6 +85,8 @@ class ProvenBag:
     clock: NDArray[Any]
     summaries: NDArray[Any]
     attributes: dict[str, Any] = field(default_factory=dict)
+    # how its columns are packed, if they are
+    compression: str | None = None
     # whether every row of the runs table is there
     runs_whole: bool = True
     topics: Mapping[str, TopicReader] = field(default_factory=dict)
@@ -153,51 +156,46 @@ def open_proven(path: Path) -> ProvenBag:
         FileNotFoundError, BagBusyError, BagFormatError: see `BagReader`.
         IntegrityError: the bookkeeping is damaged.
     """
-    with reading(path), BagReader(path) as reader:
-        table, summaries = (table_of(reader, name, dtype) for name, dtype in STATED.items())
-        attributes = attributes_of(reader)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no bag {path}")
+    roll_forward(path)
+    with reading(path), open_bag_file(path) as root:
+        checksums = checksums_of(root)
+        summaries = table(root, names.TOPICS, names.TOPIC_DTYPE)
+        attributes = {str(name): attribute(root, name) for name in root.attrs}
     file = InputFile(path)
     try:
         with reading(path):
-            return _assemble(path, file, table, summaries, attributes)
+            return _assemble(path, file, checksums, summaries, attributes)
     except BaseException:
         file.close()
         raise
 
 
-def table_of(reader: BagReader, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A table of the book, as HDF5 reads it; fields of a later minor version are left out."""
-    dataset = reader._dataset(f"/{names.BOOK}/{name}")
-    if dataset.nbytes > max(reader.path.stat().st_size, 1 << 20):
-        raise IntegrityError(
-            f"{reader.path} is damaged: /{names.BOOK}/{name} claims more rows than the file could hold"
-        )
-    found: NDArray[Any] = dataset[()]
-    out = np.zeros(len(found), dtype)
-    for field_name in set(dtype.names or ()) & set(found.dtype.names or ()):
-        out[field_name] = found[field_name]
-    return out
-
-
-def attributes_of(reader: BagReader) -> dict[str, Any]:
-    """The attributes of the bag: description, host, custom data..."""
-    return {str(name): value for name, value in reader._h5.attrs.items()}
+def checksums_of(root: h5py.File) -> NDArray[Any]:
+    """The checksums of all chunks, full or still filling."""
+    tables = [table(root, name, names.CHECKSUM_DTYPE) for name in (names.CHECKSUMS, names.OPEN_CHUNKS)]
+    return np.concatenate(tables)
 
 
 def _assemble(
-    path: Path, file: InputFile, table: NDArray[Any], summaries: NDArray[Any], attributes: dict[str, Any]
+    path: Path, file: InputFile, checksums: NDArray[Any], summaries: NDArray[Any], attributes: dict[str, Any]
 ) -> ProvenBag:
-    chunks = chunks_of(table, file.size)
+    chunks = chunks_of(checksums, file.size)
     book = {name: _book_column(file, name, chunks) for name in names.BOOK_COLUMNS if name != names.CHECKSUMS}
     text = _all(book[names.DEFINITIONS])
+    runs, ledger, clock = (np.frombuffer(_all(book[name]), dtype) for name, dtype in BOOK_DTYPES.items())
     bag = ProvenBag(
-        path,
-        file,
-        parse_definitions(text, str(path)),
-        columns_of(file, chunks, text),
-        *(np.frombuffer(_all(book[name]), dtype) for name, dtype in BOOK_DTYPES.items()),
-        summaries,
-        attributes,
+        path=path,
+        file=file,
+        definitions=parse_definitions(text, str(path)),
+        columns=columns_of(file, chunks, text),
+        runs=runs,
+        ledger=ledger,
+        clock=clock,
+        summaries=summaries,
+        attributes=attributes,
+        compression=next((name for name, _chunk, _item in filters_of(text).values()), None),
     )
     if len(summaries) < len(bag.definitions.topics):
         raise IntegrityError(
@@ -211,7 +209,8 @@ def _assemble(
 
 
 def carve(path: Path) -> ProvenBag:
-    """Whatever the checksums still prove of a file, in whatever state it is. Its topics are not known yet: see rescue.py.
+    """Whatever the checksums still prove of a file, in whatever state it is. Its topics are not known yet: see
+    rescue.py.
 
     Raises:
         BagFormatError: there is nothing of a bag in it.
@@ -219,21 +218,33 @@ def carve(path: Path) -> ProvenBag:
     file = InputFile(path)
     try:
         chunks = chunks_of(find_table(file), file.size)
-        text = b"".join(_whole_lines(_book_column(file, names.DEFINITIONS, chunks)))
-        if not text:
+        lines = _whole_lines(_book_column(file, names.DEFINITIONS, chunks, mend=True))
+        if not lines:
             raise BagFormatError(f"{path} holds nothing of a bag that could be recovered")
+        text = b"".join(completed(lines))
         definitions = parse_definitions(text, str(path))
-        book = {name: _book_column(file, name, chunks) for name in BOOK_DTYPES}
-        tables = [_proven_rows(book[name], dtype) for name, dtype in BOOK_DTYPES.items()]
-        columns = columns_of(file, chunks, text)
+        book = {name: _book_column(file, name, chunks, mend=True) for name in BOOK_DTYPES}
+        runs, ledger, clock = (_proven_rows(book[name], dtype) for name, dtype in BOOK_DTYPES.items())
         whole = sum(high - low for _number, (low, high) in book[names.RUNS].proven()) == book[names.RUNS].size
-        return ProvenBag(path, file, definitions, columns, *tables, np.zeros(0, names.TOPIC_DTYPE), runs_whole=whole)
+        return ProvenBag(
+            path=path,
+            file=file,
+            definitions=definitions,
+            columns=columns_of(file, chunks, text, mend=True),
+            runs=runs,
+            ledger=ledger,
+            clock=clock,
+            summaries=np.zeros(0, names.TOPIC_DTYPE),
+            runs_whole=whole,
+        )
     except BaseException:
         file.close()
         raise
 
 
-def columns_of(file: InputFile, chunks: dict[int, dict[int, Chunk]], text: bytes) -> dict[int, ColumnBytes]:
+def columns_of(
+    file: InputFile, chunks: dict[int, dict[int, Chunk]], text: bytes, *, mend: bool = False
+) -> dict[int, ColumnBytes]:
     """The columns of topics; `text` is the definitions, which say how they are compressed."""
     filters = filters_of(text)
     out = {}
@@ -243,7 +254,7 @@ def columns_of(file: InputFile, chunks: dict[int, dict[int, Chunk]], text: bytes
         if number in filters:
             name, chunk_bytes, itemsize = filters[number]
             decode = decoder_of(name, itemsize)
-        out[number] = ColumnBytes(file, f"column {number}", found, decode, chunk_bytes)
+        out[number] = ColumnBytes(file, f"column {number}", found, decode, chunk_bytes, mend=mend)
     return out
 
 
@@ -258,8 +269,8 @@ def filters_of(text: bytes) -> dict[int, tuple[str, int, int]]:
     return out
 
 
-def _book_column(file: InputFile, name: str, chunks: dict[int, dict[int, Chunk]]) -> ColumnBytes:
-    return ColumnBytes(file, f"/{names.BOOK}/{name}", chunks.get(names.BOOK_COLUMNS[name], {}))
+def _book_column(file: InputFile, name: str, chunks: dict[int, dict[int, Chunk]], *, mend: bool = False) -> ColumnBytes:
+    return ColumnBytes(file, f"/{names.BOOK}/{name}", chunks.get(names.BOOK_COLUMNS[name], {}), mend=mend)
 
 
 def _all(column: ColumnBytes) -> bytes:

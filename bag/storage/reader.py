@@ -17,19 +17,25 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bag.errors import BagFormatError, IntegrityError
+from bag.errors import IntegrityError
 from bag.records import BagInfo, Channel, Gap, RawMessage, Schema, TopicSummary
 from bag.storage import layout as names
+from bag.storage.account import COUNTS
 from bag.storage.definitions import parse_definitions
+from bag.storage.disk import FileOpener, RawFile
 from bag.storage.resume import RollForward, roll_forward
 from bag.storage.topic_reader import TopicReader
+from bag.storage.tree import attribute, check_format, dataset_at, open_bag_file, table
 
 # what all topics together may hold in memory while messages are merged
 MERGE_BYTES = 64 << 20
 MERGE_ROWS = 1024
+# index rows looked at together
+KEY_ROWS = 1 << 16
 # a publish time this far from the log time is not a time of sending
 SANE_LATENCY_NS = 5_000_000_000
 KIND_NAMES = {number: name for name, number in names.LEDGER_KINDS.items()}
+SPANS = ("first_publish_ns", "last_publish_ns", "first_log_ns", "last_log_ns", "first_sequence")
 LOSSES = ("before_join", "lost_before_us", "lost_by_us", "throttled", "paused")
 
 
@@ -38,6 +44,7 @@ class BagReader:
 
     Args:
         path: the bag.
+        opener: how files are opened to be rolled forward (for tests).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -45,17 +52,12 @@ class BagReader:
         BagBusyError: it is being written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, opener: FileOpener = RawFile) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"there is no bag {self.path}")
-        self.rolled_forward: RollForward | None = roll_forward(self.path)
-        try:
-            self._h5 = h5py.File(self.path, "r")
-        except OSError as error:
-            raise BagFormatError(
-                f"{self.path} cannot be read as HDF5 ({error}); if it was a bag, try: cortex bag recover {self.path}"
-            ) from error
+        self.rolled_forward: RollForward | None = roll_forward(self.path, opener)
+        self._h5 = open_bag_file(self.path)
         try:
             self._load()
         except BaseException:
@@ -63,48 +65,34 @@ class BagReader:
             raise
 
     def _load(self) -> None:
-        attributes = self._h5.attrs
-        if attributes.get("format") != names.FORMAT_NAME:
-            raise BagFormatError(
-                f"{self.path} is an HDF5 file but not a bag: it lacks the attribute format={names.FORMAT_NAME}"
-            )
-        major = int(np.asarray(attributes["format_version"]).flat[0])
-        if major > names.FORMAT_MAJOR:
-            raise BagFormatError(
-                f"{self.path} has bag format {major}, this version reads up to {names.FORMAT_MAJOR}; "
-                f"upgrade with: pip install -U cortex-bag"
-            )
-        book = f"/{names.BOOK}/"
-        text = self._dataset(book + names.DEFINITIONS)[()].tobytes()
+        check_format(self._h5, self.path)
+        text = table(self._h5, names.DEFINITIONS, np.dtype("u1")).tobytes()
         self._definitions = parse_definitions(text, str(self.path))
-        runs = self._dataset(book + names.RUNS)[()]
-        summaries = self._dataset(book + names.TOPICS)[()]
+        runs = table(self._h5, names.RUNS, names.RUN_DTYPE)
+        summaries = table(self._h5, names.TOPICS, names.TOPIC_DTYPE)
+        if len(summaries) < len(self._definitions.topics):
+            raise IntegrityError(
+                f"{self.path} has {len(summaries)} summaries for {len(self._definitions.topics)} topics"
+            )
         order = np.argsort(runs["topic"], kind="stable")
         bounds = np.searchsorted(runs["topic"][order], np.arange(len(self._definitions.topics) + 1))
         self.topics: Mapping[str, TopicReader] = {
-            name: self._topic(number, name, runs[order[bounds[number] : bounds[number + 1]]], summaries)
+            name: self._topic(number, name, runs[order[bounds[number] : bounds[number + 1]]], summaries[number])
             for number, (name, _group) in enumerate(self._definitions.topics)
         }
+        self._first_channels: dict[str, Channel] = {}
+        for channel in self._definitions.channels:
+            self._first_channels.setdefault(channel.topic, channel)
+        if not self.topics.keys() <= self._first_channels.keys():
+            raise IntegrityError(f"{self.path} has topics without a channel")
 
-    def _topic(self, number: int, name: str, runs: NDArray[Any], summaries: NDArray[Any]) -> TopicReader:
-        if number >= len(summaries):
-            raise IntegrityError(f"{self.path} has no summary of topic {name}")
+    def _topic(self, number: int, name: str, runs: NDArray[Any], summary: Any) -> TopicReader:
         layouts = [layout for layout in self._definitions.layouts.values() if layout.topic == number]
-        columns = self._definitions.columns.get(number, [])
-        return TopicReader(
-            name, number, self._dataset, (columns, layouts), runs, summaries[number], self._definitions.channels
-        )
+        definitions = self._definitions.columns.get(number, []), layouts
+        return TopicReader(name, number, self._dataset, definitions, runs, summary, self._definitions.channels)
 
     def _dataset(self, path: str) -> h5py.Dataset:
-        node: Any = self._h5
-        for part in path.strip("/").split("/"):
-            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-            if not isinstance(link, h5py.HardLink):
-                raise IntegrityError(f"{self.path} has no dataset {path}, or only a link to somewhere else")
-            node = node[part]
-        if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external:
-            raise IntegrityError(f"{self.path}: {path} is not a dataset that is kept in this file")
-        return node
+        return dataset_at(self._h5, path)
 
     # --- what is in it
 
@@ -121,7 +109,7 @@ class BagReader:
     @property
     def closed_cleanly(self) -> bool:
         """Whether the recording came to its proper end."""
-        return bool(self._h5.attrs.get("closed", False))
+        return bool(attribute(self._h5, "closed", False))
 
     def schema(self, fingerprint: int) -> Schema | None:
         """What is known of a message type."""
@@ -129,7 +117,7 @@ class BagReader:
 
     def channel_of(self, topic: str) -> Channel:
         """The first channel of a topic."""
-        return next(channel for channel in self._definitions.channels if channel.topic == topic)
+        return self._first_channels[topic]
 
     def span_ns(self) -> tuple[int, int, int] | None:
         """(first log time in wall ns, first and last log time in monotonic ns) of all topics; None while empty."""
@@ -165,16 +153,8 @@ class BagReader:
     def _summary(self, topic: TopicReader) -> TopicSummary:
         channel, row = self.channel_of(topic.name), topic.summary
         span = int(row["last_mono_ns"]) - int(row["first_mono_ns"])
-        numbers = {
-            name: int(row[name])
-            for name in (
-                "messages bytes published_before_join lost_before_us lost_by_us restarts throttled paused malformed gaps".split()
-            )
-        }
-        known = {
-            name: int(row[name]) if numbers["messages"] else None
-            for name in "first_publish_ns last_publish_ns first_log_ns last_log_ns first_sequence".split()
-        }
+        numbers = {name: int(row[name]) for name in ("messages", *COUNTS)}
+        spans: dict[str, Any] = {name: int(row[name]) if numbers["messages"] else None for name in SPANS}
         hz = (numbers["messages"] - 1) / (span / 1e9) if span > 0 and numbers["messages"] > 1 else None
         return TopicSummary(
             topic=topic.name,
@@ -183,13 +163,13 @@ class BagReader:
             address=channel.address,
             fingerprint=channel.fingerprint,
             hz=hz,
-            **numbers,  # type: ignore[arg-type]
-            **known,  # type: ignore[arg-type]
+            **numbers,
+            **spans,
         )
 
     def gaps(self, topic: str) -> tuple[Gap, ...]:
         """The ledger of a topic: every range of sequence numbers that is not in the bag."""
-        ledger = self._dataset(f"/{names.BOOK}/{names.LEDGER}")[()]
+        ledger = table(self._h5, names.LEDGER, names.LEDGER_DTYPE)
         rows = ledger[ledger["topic"] == self.topics[topic].number]
         kinds = ((row, KIND_NAMES.get(int(row["kind"]), "")) for row in rows)
         return tuple(
@@ -201,26 +181,19 @@ class BagReader:
     # --- messages
 
     def raw(self, topic: str, start: int, stop: int) -> list[RawMessage]:
-        """Messages start..stop-1 of a topic."""
+        """Messages start..stop-1 of a topic.
+
+        Raises:
+            IntegrityError: they are not in the file.
+        """
         reader = self.topics[topic]
-        channels = [segment for segment in reader.segments(start, stop)]
-        index, frames = reader.index(start, stop), reader.frames(start, stop)
+        index, frames = reader.index(start, stop).tolist(), reader.frames(start, stop)
         out: list[RawMessage] = []
-        for segment in channels:
+        for segment in reader.segments(start, stop):
             channel = self._definitions.channels[segment.channel]
             for at in range(segment.start - start, segment.stop - start):
-                row = index[at]
-                out.append(
-                    RawMessage(
-                        topic,
-                        int(row["sequence"]),
-                        int(row["publish_time_ns"]),
-                        int(row["log_time_ns"]),
-                        int(row["log_mono_ns"]),
-                        frames[at],
-                        channel,
-                    )
-                )
+                log_time, publish_time, log_mono, sequence, *_metadata = index[at]
+                out.append(RawMessage(topic, sequence, publish_time, log_time, log_mono, frames[at], channel))
         return out
 
     def merged(
@@ -229,7 +202,8 @@ class BagReader:
         """(time, message) of several topics by time; equal times keep the order topics came to be known in.
 
         The time is on the recorder's monotonic clock in ns: of arrival for order `log`, of sending for `publish`.
-        Within a topic the order of arrival is kept. `start_ns` is included, `stop_ns` not.
+        Within a topic the order of arrival is kept. `start_ns` is included, `stop_ns` not. Memory is bounded,
+        whatever the size of the bag.
         """
         share = MERGE_BYTES // max(1, len(topics))
         streams = [self._stream(self.topics[name], order, (start_ns, stop_ns), share) for name in topics]
@@ -239,17 +213,18 @@ class BagReader:
     def _stream(
         self, topic: TopicReader, order: str, span: tuple[int | None, int | None], share: int
     ) -> Iterator[tuple[int, int, RawMessage]]:
-        if not len(topic):
-            return
-        keys = sending_times(topic.index(0, len(topic))) if order == "publish" else topic.times("log_mono_ns")
-        first = 0 if span[0] is None else int(np.searchsorted(keys, span[0], side="left"))
-        last = len(topic) if span[1] is None else int(np.searchsorted(keys, span[1], side="left"))
-        mean = max(1, int(topic.summary["bytes"]) // len(topic))
+        mean = max(1, int(topic.summary["bytes"]) // max(1, len(topic)))
         step = max(1, min(MERGE_ROWS, share // mean))
-        for at in range(first, last, step):
-            stop = min(at + step, last)
-            for key, message in zip(keys[at:stop].tolist(), self.raw(topic.name, at, stop), strict=True):
-                yield key, topic.number, message
+        for first, keys in _keys(topic, order):
+            low = 0 if span[0] is None else int(np.searchsorted(keys, span[0], side="left"))
+            high = len(keys) if span[1] is None else int(np.searchsorted(keys, span[1], side="left"))
+            for at in range(low, high, step):
+                stop = min(at + step, high)
+                messages = self.raw(topic.name, first + at, first + stop)
+                for key, message in zip(keys[at:stop].tolist(), messages, strict=True):
+                    yield key, topic.number, message
+            if high < len(keys):
+                return
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -262,6 +237,17 @@ class BagReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+# the times of a topic's messages in blocks, never going down, with the number of the first
+def _keys(topic: TopicReader, order: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    highest = np.iinfo(np.int64).min
+    for first in range(0, len(topic), KEY_ROWS):
+        index = topic.index(first, min(first + KEY_ROWS, len(topic)))
+        keys = sending_times(index) if order == "publish" else np.maximum.accumulate(index["log_mono_ns"])
+        keys = np.maximum(keys, highest)
+        highest = keys[-1]
+        yield first, keys
 
 
 def sending_times(index: NDArray[Any]) -> NDArray[np.int64]:

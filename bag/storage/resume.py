@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bag.errors import BagBusyError, BagError
 from bag.storage import layout as names
 from bag.storage.account import Account
+from bag.storage.bagfile import Unfinished
 from bag.storage.columns import TopicColumns
 from bag.storage.definitions import channel_from, parse_definitions, schema_from
 from bag.storage.disk import FileOpener, RawFile
@@ -31,7 +32,7 @@ from bag.storage.sidecars import Sidecars
 from bag.storage.tail import BATCH, BATCH_KIND, NOTE, Record, decode_batch, read_tail
 from bag.storage.topic import TopicWriter
 from bag.storage.tree import attribute, dataset_at, node_at, open_bag_file, read_rows, table
-from bag.storage.writer import BagWriter, Unfinished
+from bag.storage.writer import BagWriter
 from cortex.wire import HEADER
 
 # what reading a record can raise when a CRC fits and yet it is none of ours
@@ -133,6 +134,9 @@ def _take_note(writer: BagWriter, note: dict[str, Any]) -> None:
     elif "note" in note:
         channel, kind, sequences, number, log_time_ns = note["note"]
         writer.note(channel, kind, tuple(sequences), number, log_time_ns)
+    elif "expected" in note:
+        topic, expected = note["expected"]
+        writer.expect(topic, {int(channel): int(sequence) for channel, sequence in expected.items()})
     elif "mark" in note:
         writer.mark(*note["mark"])
     elif "clock" in note:
@@ -173,7 +177,7 @@ def restore(writer: BagWriter, commits: int) -> None:
         own = runs[runs["topic"] == number]
         columns = definitions.columns.get(number, [])
         index = next((dataset_at(root, column.path) for column in columns if column.kind == "index"), None)
-        expected = _expected(index, own, ledger[ledger["topic"] == number])
+        expected = definitions.expected[number] | _expected(index, own, ledger[ledger["topic"] == number])
         account = Account(number, writer.book, summaries[number], expected)
         opened = TopicColumns(writer.file, node_at(root, path), writer.book, number, numbers.__next__)
         layouts = [layout for layout in definitions.layouts.values() if layout.topic == number]
@@ -188,12 +192,19 @@ def restore(writer: BagWriter, commits: int) -> None:
 def _expected(index: h5py.Dataset | None, runs: NDArray[Any], ledger: NDArray[Any]) -> dict[int, int]:
     out: dict[int, int] = {}
     ends: dict[int, int] = {}
+    repeated = set(ledger["message"][ledger["kind"] == names.LEDGER_KINDS["repeated"]].tolist())
     if index is not None and len(runs):
         stops = np.append(runs["first"][1:], index.shape[0])
         for channel in np.unique(runs["channel"]).tolist():
-            ends[channel] = end = int(stops[runs["channel"] == channel][-1])
-            out[channel] = int(read_rows(index, end - 1, end)[0]["sequence"]) + 1
-    for row in ledger[np.isin(ledger["kind"], [names.LEDGER_KINDS[kind] for kind in ("lost_by_us", "throttled")])]:
+            own = runs["channel"] == channel
+            first, end = int(runs["first"][own][-1]), int(stops[own][-1])
+            # a repeated message says nothing of what comes next
+            while end > first and end - 1 in repeated:
+                end -= 1
+            if end > first:
+                ends[channel] = end
+                out[channel] = int(read_rows(index, end - 1, end)[0]["sequence"]) + 1
+    for row in ledger[np.isin(ledger["kind"], [names.LEDGER_KINDS[kind] for kind in names.LOST_HERE])]:
         if int(row["message"]) >= ends.get(int(row["channel"]), 0):
             out[int(row["channel"])] = int(row["last_sequence"]) + 1
     return out

@@ -37,7 +37,7 @@ class Sidecars:
                 journal.close()
                 return False
             # whoever had the lock before may have removed the file we opened
-            if journal.is_at_its_path():
+            if journal.is_at(self.paths[JOURNAL]):
                 self._open[JOURNAL] = journal
                 return True
             journal.close()

@@ -140,7 +140,7 @@ def read_tail(file: RawFile, commits: int, end: int) -> Iterator[Record]:
 def decode_batch(payload: bytes, topic: bytes, fetch: Callable[[int, int], bytes]) -> list[Row]:
     """Rows of a batch record; `fetch(offset, size)` reads what the record only refers to.
 
-    Rows whose referred bytes are damaged end the list: nothing after them may be trusted either.
+    A part whose bytes are not there, or not what they were, is None.
 
     Raises:
         ValueError, struct.error: the payload is not that of a batch.
@@ -152,12 +152,8 @@ def decode_batch(payload: bytes, topic: bytes, fetch: Callable[[int, int], bytes
     for _ in range(parts):
         column, at = _decode_part(payload, at, count, fetch)
         columns.append(column)
-    rows: list[Row] = []
-    for wall, mono, *frames in zip(times[:count], times[count:], *columns, strict=True):
-        if None in frames:
-            break
-        rows.append((wall, mono, [topic, *frames]))
-    return rows
+    rows = zip(times[:count], times[count:], *columns, strict=True)
+    return [(wall, mono, [topic, *frames]) for wall, mono, *frames in rows]
 
 
 def _decode_part(

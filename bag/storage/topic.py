@@ -46,7 +46,7 @@ class TopicWriter:
 
     def __init__(self, file: CommitFile, columns: TopicColumns, book: Book, account: Account) -> None:
         self.account = account
-        self._columns = columns
+        self.columns = columns
         self._file = file
         self._book = book
         self._run: tuple[int, int] | None = None
@@ -60,7 +60,7 @@ class TopicWriter:
     @property
     def dirty(self) -> bool:
         """Whether something waits for the next commit."""
-        return bool(self._held) or any(column.dirty for column in self._columns.all)
+        return bool(self._held) or any(column.dirty for column in self.columns.all)
 
     def append(self, channel: Channel, schema: Schema | None, batch: Batch) -> Placed:
         """Append a batch of a channel; `schema` is that of the batch's fingerprint, if known.
@@ -70,7 +70,7 @@ class TopicWriter:
         """
         nbytes = batch.nbytes
         self.account.add(channel.id, batch, nbytes)
-        if self._columns.index is not None:
+        if self.columns.index is not None:
             return self._store(channel, schema, batch)
         self._held.append((channel, schema, batch))
         self._held_bytes += nbytes
@@ -81,13 +81,13 @@ class TopicWriter:
     def settle(self) -> None:
         """Bring everything appended so far to the file."""
         self._release()
-        for column in self._columns.all:
+        for column in self.columns.all:
             if column.dirty:
                 column.settle()
 
     def resume(self, run: tuple[int, int] | None) -> None:
         """Go on behind the last messages of an earlier writer; `run` is the (channel, layout) of the last one."""
-        index, metadata = self._columns.index, self._columns.metadata
+        index, metadata = self.columns.index, self.columns.metadata
         if index is not None and metadata is not None:
             self._rows, self._run, self._metadata_place = index.count, run, (metadata.count, 0)
 
@@ -97,7 +97,7 @@ class TopicWriter:
         messages = sum(len(batch) for _channel, _schema, batch in self._held)
         took = int(self._held[-1][2].log_mono[-1]) - int(self._held[0][2].log_mono[0])
         times = EXPECTED_NS / min(max(took, SHORTEST_NS), EXPECTED_NS) if messages > 1 else 1
-        self._columns.create_index(int(messages * times), int(self._held_bytes * times))
+        self.columns.create_index(int(messages * times), int(self._held_bytes * times))
         held, self._held = self._held, []
         for (channel, schema), group in groupby(held, lambda item: item[:2]):
             for batch in concatenate([item[2] for item in group]):
@@ -124,11 +124,14 @@ class TopicWriter:
         signatures: list[MaybeSignature] = [None] * len(batch)
         if batch.kind != WHOLE:
             signatures = self._signatures.of(batch, schema)
-        start = 0
-        while start < len(batch):
-            layout = self._columns.layout_for(batch.fingerprint, signatures, start)
+        count, start = len(signatures), 0
+        if signatures.count(signatures[0]) == count:
+            yield self.columns.layout_for(batch.fingerprint, signatures, 0), 0, count
+            return
+        while start < count:
+            layout = self.columns.layout_for(batch.fingerprint, signatures, start)
             stop = start + 1
-            while stop < len(batch) and (signatures[stop] is signatures[start] or layout.accepts(signatures[stop])):
+            while stop < count and (signatures[stop] is signatures[start] or layout.accepts(signatures[stop])):
                 stop += 1
             yield layout, start, stop
             start = stop
@@ -148,8 +151,8 @@ class TopicWriter:
             rows["metadata_offset"], rows["metadata_size"] = sum(self._metadata_place), 0
         else:
             self._append_metadata(batch.parts[1], rows)
-        assert self._columns.index is not None
-        self._columns.index.append(rows.tobytes())
+        assert self.columns.index is not None
+        self.columns.index.append(rows.tobytes())
         self._rows += len(batch)
 
     # metadata that repeats is kept once
@@ -168,8 +171,8 @@ class TopicWriter:
             places.append((offset, size))
         self._last_metadata, self._metadata_place = last, (offset, size)
         rows["metadata_offset"], rows["metadata_size"] = zip(*places, strict=True)
-        assert self._columns.metadata is not None
-        self._columns.metadata.append(b"".join(new))
+        assert self.columns.metadata is not None
+        self.columns.metadata.append(b"".join(new))
 
     def _append_buffers(self, column: BufferColumn, frames: Sequence[Any]) -> list[list[Piece]] | None:
         sizes = [*map(len, frames)]
@@ -189,4 +192,4 @@ class TopicWriter:
         for frames in zip(*batch.parts, strict=True):
             sizes = np.fromiter(map(len, frames), "<u8", len(frames))
             packed.append(b"".join((COUNT.pack(len(frames)), sizes.tobytes(), *frames)))
-        self._append_buffers(self._columns.buffer(WHOLE_SPEC), packed)
+        self._append_buffers(self.columns.buffer(WHOLE_SPEC), packed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -16,7 +17,9 @@ from bag.errors import IntegrityError
 from bag.records import Channel, Frame
 from bag.storage import layout as names
 from bag.storage.definitions import ColumnDefinition, LayoutDefinition
-from bag.storage.layout import ColumnSpec
+from bag.storage.layout import ColumnSpec, stored_dtype
+from bag.storage.tree import read_rows
+from cortex.wire import HEADER
 
 COUNT = struct.Struct("<I")
 
@@ -35,29 +38,28 @@ class StoredColumn:
         """Rows (fixed) or row groups (ragged, bytes) start..stop-1, one array per message."""
         if self.offsets is None:
             return list(self.block(start, stop))
-        ends = self.offsets[start : stop + 1].astype(np.int64)
-        block = self.values[int(ends[0]) : int(ends[-1])]
-        bounds = (ends - ends[0]).tolist()
-        return [block[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+        bounds = self._bounds(start, stop)
+        block = read_rows(self.values, bounds[0], bounds[-1], self.path)
+        return [block[low - bounds[0] : high - bounds[0]] for low, high in pairwise(bounds)]
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start..stop-1 of a fixed column as one array, in the dtype that was published."""
-        out: NDArray[Any] = self.values[start:stop]
+        out = read_rows(self.values, start, stop, self.path)
         return out.view(self.spec.dtype) if out.dtype.str != self.spec.dtype else out
 
     def frames(self, start: int, stop: int) -> list[Frame]:
         """The buffers of messages start..stop-1, byte for byte."""
-        if self.offsets is None:
-            data = memoryview(self.values[start:stop].reshape(-1).view(np.uint8)) if stop > start else memoryview(b"")
-            size = self.spec.row_bytes
-            return [data[at : at + size] for at in range(0, size * (stop - start), size)]
-        ends = self.offsets[start : stop + 1].astype(np.int64)
-        low = int(ends[0])
-        block = self.values[low : int(ends[-1])]
-        data = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8)) if block.size else memoryview(b"")
-        unit = self.spec.row_bytes
-        bounds = ((ends - low) * unit).tolist()
-        return [data[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+        bounds = list(range(start, stop + 1)) if self.offsets is None else self._bounds(start, stop)
+        base, unit = bounds[0], self.spec.row_bytes
+        data = _bytes_of(read_rows(self.values, base, bounds[-1], self.path))
+        return [data[(low - base) * unit : (high - base) * unit] for low, high in pairwise(bounds)]
+
+    def _bounds(self, start: int, stop: int) -> list[int]:
+        ends = read_rows(self.offsets, start, stop + 1, self.path + names.OFFSETS_SUFFIX)
+        if (ends[1:] < ends[:-1]).any():
+            raise IntegrityError(f"{self.path}{names.OFFSETS_SUFFIX} is damaged: its offsets go down")
+        bounds: list[int] = ends.tolist()
+        return bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class TopicReader:
         name: the topic.
         number: its number in the bag.
         open_dataset: opens a dataset of the bag by its path, safely.
-        columns, layouts: the topic's definitions.
+        definitions: the topic's columns and layouts.
         runs: its rows of the runs table, in order.
         summary: its record of TOPIC_DTYPE.
         channels: all channels of the bag.
@@ -103,18 +105,26 @@ class TopicReader:
         self._runs = runs
         self._columns: dict[int, StoredColumn] = {}
         self._index: h5py.Dataset | None = None
+        self._metadata_rows: h5py.Dataset | None = None
         self._bases: dict[int, NDArray[np.int64]] = {}
+        self._checked_firsts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return int(self.summary["messages"])
 
     def index(self, start: int, stop: int) -> NDArray[Any]:
-        """Index rows start..stop-1 (INDEX_DTYPE)."""
+        """Index rows start..stop-1 (INDEX_DTYPE).
+
+        Raises:
+            IntegrityError: they are not in the file.
+        """
         if start >= stop:
             return np.empty(0, names.INDEX_DTYPE)
         if self._index is None:
             self._index = self._open(self._path_of("index"))
-        rows: NDArray[Any] = self._index[start:stop]
+        rows = read_rows(self._index, start, stop, f"the index of {self.name}")
+        if rows.dtype != names.INDEX_DTYPE:
+            raise IntegrityError(f"the index of {self.name} does not have the fields of a bag")
         return rows
 
     def times(self, field: str) -> NDArray[Any]:
@@ -122,12 +132,18 @@ class TopicReader:
         return np.ascontiguousarray(self.index(0, len(self))[field])
 
     def segments(self, start: int, stop: int) -> Iterator[Segment]:
-        """The runs that messages start..stop-1 fall into, cut to them."""
-        firsts = self._runs["first"].astype(np.int64)
-        run = max(0, int(np.searchsorted(firsts, start, side="right")) - 1)
+        """The runs that messages start..stop-1 fall into, cut to them.
+
+        Raises:
+            IntegrityError: the runs do not begin with the first message, or go back.
+        """
+        firsts = self._firsts()
+        run = int(np.searchsorted(firsts, start, side="right")) - 1
         while start < stop:
             end = int(firsts[run + 1]) if run + 1 < len(firsts) else stop
             row = self._runs[run]
+            if not 0 <= int(row["channel"]) < len(self.channels):
+                raise IntegrityError(f"topic {self.name} refers to channel {row['channel']}, which is not defined")
             yield Segment(start, min(end, stop), int(row["channel"]), int(row["layout"]))
             start, run = min(end, stop), run + 1
 
@@ -140,26 +156,33 @@ class TopicReader:
         try:
             return self._layouts[number]
         except KeyError:
-            raise IntegrityError(
-                f"topic {self.name} refers to layout {number}, which the bag does not define"
-            ) from None
+            raise IntegrityError(f"topic {self.name} refers to layout {number}, which is not defined") from None
 
     def columns_of(self, layout: LayoutDefinition) -> list[StoredColumn]:
         """The columns of a layout; for parts kept whole the one that holds them."""
         if layout.columns is None:
             numbers: Sequence[int] = [item.number for item in self._definitions if _is_whole(item)]
+            if len(numbers) != 1:
+                raise IntegrityError(f"topic {self.name} has no column {names.FRAMES}, which its layout needs")
         else:
             numbers = layout.columns
         return [self.column(number) for number in numbers]
 
     def column(self, number: int) -> StoredColumn:
-        """A column by its number, opened at first use."""
+        """A column by its number, opened at first use.
+
+        Raises:
+            IntegrityError: it is not defined, or not as it is defined.
+        """
         if number not in self._columns:
             item = next((item for item in self._definitions if item.number == number), None)
             if item is None or item.spec is None:
-                raise IntegrityError(f"topic {self.name} refers to column {number}, which the bag does not define")
+                raise IntegrityError(f"topic {self.name} refers to column {number}, which is not defined")
+            values = self._open(item.path)
+            if values.dtype != stored_dtype(np.dtype(item.spec.dtype)) or values.shape[1:] != item.spec.shape:
+                raise IntegrityError(f"{item.path} is not the dataset that its definition tells of")
             offsets = None if item.kind == "fixed" else self._open(item.path + names.OFFSETS_SUFFIX)
-            self._columns[number] = StoredColumn(number, item.path, item.spec, self._open(item.path), offsets)
+            self._columns[number] = StoredColumn(number, item.path, item.spec, values, offsets)
         return self._columns[number]
 
     def buffer_columns(self) -> list[StoredColumn]:
@@ -168,11 +191,16 @@ class TopicReader:
 
     def row_of(self, column: int, message: int) -> int:
         """Row (or row group) of a column that belongs to a message of a layout with that column."""
-        run = int(np.searchsorted(self._runs["first"], message, side="right")) - 1
-        return int(self._base(column)[run]) + message - int(self._runs["first"][run])
+        firsts = self._firsts()
+        run = int(np.searchsorted(firsts, message, side="right")) - 1
+        return int(self._base(column)[run]) + message - int(firsts[run])
 
     def frames(self, start: int, stop: int) -> list[list[Frame]]:
-        """Parts 1..N of messages start..stop-1, byte for byte as received."""
+        """Parts 1..N of messages start..stop-1, byte for byte as received.
+
+        Raises:
+            IntegrityError: they are not in the file.
+        """
         out: list[list[Frame]] = []
         for segment in self.segments(start, stop):
             layout = self.layout(segment.layout)
@@ -181,7 +209,7 @@ class TopicReader:
             count = segment.stop - segment.start
             buffers = [column.frames(row, row + count) for column, row in zip(columns, rows, strict=True)]
             if layout.columns is None:
-                out.extend(_unpack_whole(packed) for packed in buffers[0])
+                out.extend(_unpack_whole(packed, self.name) for packed in buffers[0])
                 continue
             index = self.index(segment.start, segment.stop)
             heads = headers(layout.fingerprint, index)
@@ -189,17 +217,30 @@ class TopicReader:
         return out
 
     def _metadata(self, index: NDArray[Any]) -> list[Frame]:
-        offsets = index["metadata_offset"].astype(np.int64)
-        ends = offsets + index["metadata_size"]
-        low = int(offsets[0])
-        data = self._open(self._path_of("metadata"))[low : int(ends.max())].tobytes()
-        return [data[first - low : last - low] for first, last in zip(offsets.tolist(), ends.tolist(), strict=True)]
+        offsets = index["metadata_offset"].tolist()
+        sizes = index["metadata_size"].tolist()
+        low, high = min(offsets), max(map(sum, zip(offsets, sizes, strict=True)))
+        if self._metadata_rows is None:
+            self._metadata_rows = self._open(self._path_of("metadata"))
+        data = read_rows(self._metadata_rows, low, high, f"the metadata of {self.name}").tobytes()
+        if offsets[0] == offsets[-1] and sizes.count(sizes[0]) == len(sizes) and offsets.count(low) == len(offsets):
+            return [data] * len(offsets)
+        return [data[at - low : at - low + size] for at, size in zip(offsets, sizes, strict=True)]
+
+    def _firsts(self) -> NDArray[np.int64]:
+        if self._checked_firsts is not None:
+            return self._checked_firsts
+        firsts: NDArray[np.int64] = self._runs["first"].astype(np.int64)
+        if len(self) and (not len(firsts) or firsts[0] != 0 or (firsts[1:] <= firsts[:-1]).any()):
+            raise IntegrityError(f"the runs of topic {self.name} are damaged: they do not follow one another from 0 on")
+        self._checked_firsts = firsts
+        return firsts
 
     def _base(self, column: int) -> NDArray[np.int64]:
         if column not in self._bases:
-            firsts = self._runs["first"].astype(np.int64)
-            lengths = np.diff(firsts, append=len(self))
-            holds = np.array([self._holds(int(number), column) for number in self._runs["layout"]], bool)
+            lengths = np.diff(self._firsts(), append=len(self))
+            holding = {number: self._holds(number, column) for number in set(self._runs["layout"].tolist())}
+            holds = np.array([holding[number] for number in self._runs["layout"].tolist()], bool)
             before = np.cumsum(np.where(holds, lengths, 0))
             self._bases[column] = np.concatenate([[0], before[:-1]])
         return self._bases[column]
@@ -224,17 +265,28 @@ def headers(fingerprint: int, index: NDArray[Any]) -> list[bytes]:
     values[:, 1] = index["publish_time_ns"].view(np.uint64)
     values[:, 2] = index["sequence"]
     data = values.tobytes()
-    return [data[at : at + 24] for at in range(0, len(data), 24)]
+    return [data[at : at + HEADER.size] for at in range(0, len(data), HEADER.size)]
+
+
+def _bytes_of(block: NDArray[Any]) -> memoryview:
+    flat: Any = np.ascontiguousarray(block).reshape(-1)
+    return memoryview(flat.view(np.uint8)) if flat.size else memoryview(b"")
 
 
 def _is_whole(item: ColumnDefinition) -> bool:
     return item.spec is not None and item.spec.name == names.FRAMES and item.kind == "bytes"
 
 
-def _unpack_whole(packed: Frame) -> list[Frame]:
-    (count,) = COUNT.unpack_from(packed)
-    sizes = np.frombuffer(packed, np.uint64, count, COUNT.size).tolist()
-    view, at = memoryview(packed), COUNT.size + 8 * count
+def _unpack_whole(packed: Frame, topic: str) -> list[Frame]:
+    view = memoryview(packed)
+    try:
+        (count,) = COUNT.unpack_from(view)
+        sizes = np.frombuffer(view, "<u8", count, COUNT.size).tolist()
+    except (struct.error, ValueError) as error:
+        raise IntegrityError(f"a message of {topic} is damaged: its parts cannot be told apart") from error
+    at = COUNT.size + 8 * count
+    if count < 1 or at + sum(sizes) != len(view):
+        raise IntegrityError(f"a message of {topic} is damaged: its parts do not have the sizes it says")
     out: list[Frame] = []
     for size in sizes:
         out.append(view[at : at + size])

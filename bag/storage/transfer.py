@@ -1,116 +1,109 @@
 """Copies messages from bags to a new bag, column by column: no message is taken apart, no frame becomes an object.
 
 What is copied is a plan: for each topic of the new bag the pieces (ranges of messages) of old topics in order.
-Bytes go from proven chunks of the old file to chunks of the new one, blocks of all topics interleaved by time, and the account of
-each topic is kept anew, with what the old ledger was told. Memory is bounded by a block, whatever the size of the bags.
+Bytes go from proven chunks of the old file to chunks of the new one, blocks of all topics interleaved by time, and
+the account of each topic is kept anew, with what the old ledger was told. Memory is bounded by a block, whatever the
+size of the bags.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bag.errors import IntegrityError
-from bag.records import Channel, Schema
-from bag.storage import layout as names
-from bag.storage.columns import BufferColumn, Layout
-from bag.storage.layout import ColumnSpec
-from bag.storage.proven import ProvenBag
-from bag.storage.replay import WORKED_OUT, Row, batch_of, stated_rows
-from bag.storage.topic import WHOLE_SPEC
+from bag.records import Channel
+from bag.storage.columns import WHOLE_SPEC, BufferColumn, Layout
+from bag.storage.filters import parse_compression, require
+from bag.storage.packing import PackedColumn, PackedColumns, Packer
+from bag.storage.plans import Origin, Piece, TopicPlan, moved_address
+from bag.storage.replay import REPEATED, batch_of
+from bag.storage.retelling import Retelling
 from bag.storage.topic_reader import COUNT, Segment, TopicReader
+from bag.storage.tree import describe
 from bag.storage.writer import BagWriter
 
 BLOCK_BYTES = 4 << 20
 BLOCK_ROWS = 8192
+COMMIT_BYTES = 32 << 20
 UNITS = ("log_time_ns", "publish_time_ns", "log_mono_ns")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A topic of an old bag, all its times shifted by `shift_ns` and the monotonic ones by `mono_shift_ns` further.
-
-    Of its messages `first`..`last`-1 those that no piece takes are noted in the ledger as `left_out`
-    (None: they are passed over, as what was before and after).
-    """
-
-    bag: ProvenBag
-    topic: TopicReader
-    first: int
-    last: int
-    left_out: str | None = None
-    shift_ns: int = 0
-    mono_shift_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Messages start..stop-1 of an old topic.
-
-    `arrived` (wall, monotonic ns) is given for a message that is carried to another time; its publish time stays.
-    """
-
-    origin: Origin
-    start: int
-    stop: int
-    arrived: tuple[int, int] | None = None
-
-
-@dataclass(slots=True)
-class TopicPlan:
-    """One topic of the new bag. `channels` are those of the old bags that it continues, in order."""
-
-    name: str
-    origins: list[Origin]
-    pieces: list[Piece]
-    schema: Schema | None = None
-    rename: Callable[[ColumnSpec], ColumnSpec] | None = None
-    messages: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.messages = sum(piece.stop - piece.start for piece in self.pieces)
-
-
-def transfer(writer: BagWriter, plans: Sequence[TopicPlan], progress: Callable[[int], None] | None = None) -> None:
-    """Copy everything planned; `progress` is told the bytes of messages copied so far.
+def transfer(
+    writer: BagWriter,
+    plans: Sequence[TopicPlan],
+    progress: Callable[[int], None] | None = None,
+    packer: Packer | None = None,
+) -> None:
+    """Copy everything planned; `progress` is told the bytes of messages copied so far, `packer` compresses.
 
     Raises:
         IntegrityError: bytes of an old bag are damaged.
         OSError: the disk refuses.
     """
-    copies = [_TopicCopy(writer, plan) for plan in plans]
+    copies = [_TopicCopy(writer, plan, packer) for plan in plans]
     heap = [(copy.next_time(), number) for number, copy in enumerate(copies) if not copy.done]
     heapq.heapify(heap)
-    total = 0
+    total = since = 0
     while heap:
         _time, number = heapq.heappop(heap)
         copy = copies[number]
-        total += copy.step()
+        nbytes = copy.step()
+        total, since = total + nbytes, since + nbytes
+        if since >= COMMIT_BYTES:
+            # so that checksums stand near what they prove, also in a file that is cut short later
+            writer.commit()
+            since = 0
         if progress is not None:
             progress(total)
         if not copy.done:
             heapq.heappush(heap, (copy.next_time(), number))
     for copy in copies:
         copy.finish()
+    if packer is not None:
+        # what is packed must be written while the packer works
+        for copy in copies:
+            copy.finish_columns()
+
+
+@contextmanager
+def packing(writer: BagWriter, compression: str | None) -> Iterator[Packer | None]:
+    """What compresses the columns of a new bag as `gzip`, `zstd:9`...; None for None.
+
+    Raises:
+        UsageError, MissingExtraError: there is no such compression here.
+    """
+    if compression is None:
+        yield None
+        return
+    name, level = parse_compression(compression)
+    require(name)
+    describe(writer.h5, compression=name)
+    with Packer(name, level) as packer:
+        yield packer
 
 
 class _TopicCopy:
     """Copies one topic, a block at a step."""
 
-    def __init__(self, writer: BagWriter, plan: TopicPlan) -> None:
+    def __init__(self, writer: BagWriter, plan: TopicPlan, packer: Packer | None) -> None:
         self._writer = writer
         self._plan = plan
         self._channels: dict[tuple[int, int], Channel] = {}
         self._announce()
         first = next(iter(self._channels.values()))
         topic = writer._of_channel[first.id]
+        if packer is not None:
+            topic.columns = PackedColumns(topic.columns, packer)
         self._account, self._columns = topic.account, topic.columns
+        self._retelling = Retelling(self._account, plan, self._channels)
+        self._expect(plan)
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._run: tuple[int, int] | None = None
         # (old bag, old offset, size) of the last metadata, and where it is now
@@ -118,9 +111,6 @@ class _TopicCopy:
         self._metadata_end = 0
         self._position = 0
         self._at = plan.pieces[0].start if plan.pieces else 0
-        self._passed = {id(origin): origin.first for origin in plan.origins}
-        self._told = {id(origin): _told_rows(origin) for origin in plan.origins}
-        self._unknown = False
         nbytes = sum(int(origin.topic.summary["bytes"]) for origin in plan.origins)
         self._size = max(1, nbytes // max(1, sum(len(origin.topic) for origin in plan.origins)))
         self._step = max(1, min(BLOCK_ROWS, BLOCK_BYTES // self._size))
@@ -138,6 +128,16 @@ class _TopicCopy:
                     schema = self._plan.schema or origin.bag.definitions.schemas.get(channel.fingerprint)
                     known[wanted] = self._writer.add_channel(wanted, schema)
                 self._channels[id(origin.bag), channel.id] = known[wanted]
+
+    # what continues another file goes on doing so
+    def _expect(self, plan: TopicPlan) -> None:
+        origin = plan.origins[0]
+        expected = origin.bag.definitions.expected.get(origin.topic.number)
+        if expected and origin.first == 0:
+            numbers = {
+                self._retelling.channel_of(origin, channel).id: sequence for channel, sequence in expected.items()
+            }
+            self._writer.expect(plan.name, numbers)
 
     @property
     def done(self) -> bool:
@@ -159,17 +159,20 @@ class _TopicCopy:
             self._columns.create_index(self._plan.messages, self._plan.messages * self._size)
         nbytes = 0
         origin = piece.origin
-        follows = self._passed[id(origin)] == start or origin.left_out is not None
-        self._pass(origin, start)
+        follows = self._retelling.passed[id(origin)] == start or origin.left_out is not None
+        self._retelling.pass_over(origin, start)
         for segment in origin.topic.segments(start, stop):
             at = segment.start
-            for row in self._due(origin, at, segment.stop):
-                nbytes += self._copy(piece, dataclasses.replace(segment, start=at, stop=row[4]))
-                at = row[4]
+            for row in self._retelling.due(origin, at, segment.stop):
+                nbytes += self._copy(piece, dataclasses.replace(segment, start=at, stop=row.message))
+                at = row.message
                 if follows or at != start:
-                    self._tell(row, origin)
+                    self._retelling.tell(row, origin)
+                    if row.kind == REPEATED:
+                        nbytes += self._copy(piece, dataclasses.replace(segment, start=at, stop=at + 1))
+                        at += 1
             nbytes += self._copy(piece, dataclasses.replace(segment, start=at))
-        self._passed[id(origin)] = self._at = stop
+        self._retelling.passed[id(origin)] = self._at = stop
         if stop == piece.stop:
             self._position += 1
             self._at = 0 if self.done else self._plan.pieces[self._position].start
@@ -178,58 +181,16 @@ class _TopicCopy:
     def finish(self) -> None:
         """Account for what comes behind the last piece of each origin."""
         for origin in self._plan.origins:
-            self._pass(origin, origin.last)
+            self._retelling.pass_over(origin, origin.last)
             if origin.last == len(origin.topic):
-                for row in self._due(origin, origin.last, 1 << 62):
-                    self._tell(row, origin)
+                for row in self._retelling.due(origin, origin.last, 1 << 62):
+                    self._retelling.tell(row, origin)
 
-    # --- the account
-
-    # what the old recorder was told before messages start..stop-1
-    def _due(self, origin: Origin, start: int, stop: int) -> list[Row]:
-        return [row for row in self._told[id(origin)] if start <= row[4] < stop]
-
-    def _tell(self, row: Row, origin: Origin) -> None:
-        kind, first, last, count, _message, log_time_ns = row
-        self._account.note(kind, first, last, count, log_time_ns + origin.shift_ns)
-
-    # messages before `stop` that no piece took
-    def _pass(self, origin: Origin, stop: int) -> None:
-        start = self._passed[id(origin)]
-        if stop <= start:
-            return
-        self._passed[id(origin)] = stop
-        if origin.left_out is None:
-            return
-        for row in self._due(origin, start, stop):
-            self._leave_out(origin, start, row[4])
-            self._tell(row, origin)
-            start = row[4]
-        self._leave_out(origin, start, stop)
-
-    def _leave_out(self, origin: Origin, start: int, stop: int) -> None:
-        for at in range(start, stop, BLOCK_ROWS):
-            try:
-                index = origin.topic.index(at, min(at + BLOCK_ROWS, stop))
-            except IntegrityError:
-                self._unknown = True
-                continue
-            self._note(str(origin.left_out), index)
-
-    def _note(self, kind: str, index: NDArray[Any]) -> None:
-        sequences = index["sequence"]
-        bounds = [0, *(np.flatnonzero(np.diff(sequences) != 1) + 1).tolist(), len(sequences)]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
-            first, last = int(sequences[start]), int(sequences[stop - 1])
-            self._account.note(kind, first, last, stop - start, int(index["log_time_ns"][start]))
-
-    # sequences between what is known and the next message: their index rows are lost, too
-    def _bridge(self, index: NDArray[Any]) -> None:
-        self._unknown = False
-        account, found = self._account, int(index["sequence"][0])
-        expected = 0 if account._next is None else account._next
-        if found > expected:
-            account.note("lost_by_us", expected, found - 1, found - expected, int(index["log_time_ns"][0]))
+    def finish_columns(self) -> None:
+        """End the columns that are packed."""
+        for column in self._columns.all:
+            if isinstance(column, PackedColumn):
+                column.finish()
 
     # --- the bytes
 
@@ -243,7 +204,8 @@ class _TopicCopy:
         count = len(index)
         if old.columns is None:
             index["metadata_offset"], index["metadata_size"] = self._metadata_end, 0
-            columns, numbers = (self._columns.buffer(WHOLE_SPEC),), [topic.columns_of(old)[0].number]
+            columns: tuple[BufferColumn, ...] = (self._columns.buffer(WHOLE_SPEC),)
+            numbers = [topic.columns_of(old)[0].number]
             nbytes = 0
         else:
             assert layout.columns is not None
@@ -258,21 +220,18 @@ class _TopicCopy:
     def _append(self, piece: Piece, segment: Segment, layout: Layout, index: NDArray[Any], nbytes: int) -> None:
         if piece.arrived is not None:
             index["log_time_ns"], index["log_mono_ns"] = piece.arrived
-            sequence = int(index["sequence"][0])
-            self._account.note("repeated", sequence, sequence, 1, piece.arrived[0])
         elif piece.origin.shift_ns or piece.origin.mono_shift_ns:
             for name in UNITS:
                 index[name] += piece.origin.shift_ns
             index["log_mono_ns"] += piece.origin.mono_shift_ns
-        channel = self._channels[id(piece.origin.bag), segment.channel]
+        channel = self._retelling.channel_of(piece.origin, segment.channel)
         if self._run != (channel.id, layout.number):
             self._run = (channel.id, layout.number)
             self._writer.book.run(self._account.topic, channel.id, layout.number, self._account.messages)
-        if self._unknown:
-            self._bridge(index)
+        self._retelling.bridge(channel, index)
         assert self._columns.index is not None
         self._columns.index.append(index.tobytes())
-        self._account.add(channel.id, batch_of(index, layout.fingerprint), nbytes)
+        self._account.add(channel.id, batch_of(index), nbytes)
 
     def _layout(self, origin: Origin, number: int) -> Layout:
         key = (id(origin.bag), number)
@@ -283,7 +242,7 @@ class _TopicCopy:
     def _find_layout(self, origin: Origin, number: int) -> Layout:
         old = origin.topic.layout(number)
         if old.columns is None:
-            return self._columns._whole_layout(old.fingerprint)
+            return self._columns._whole_layout()
         rename = self._plan.rename or (lambda spec: spec)
         columns = tuple(self._columns.buffer(rename(column.spec)) for column in origin.topic.columns_of(old))
         for layout in self._columns._layouts:
@@ -324,8 +283,7 @@ class _TopicCopy:
             ends = old.offsets[low : high + 1].astype(np.int64)
             if int(ends[0]) < 0 or (np.diff(ends) < 0).any():
                 raise IntegrityError(f"{values.column.name}: the offsets go back")
-            column.offsets.append((ends[1:] - ends[0] + column.end).astype(np.uint64).tobytes())
-            column.end += int(ends[-1] - ends[0])
+            column.offsets.append((ends[1:] - ends[0] + column.values.count).astype(np.uint64).tobytes())
             low, high = int(ends[0]), int(ends[-1])
             if whole:
                 for data in values.pieces(low, high):
@@ -334,11 +292,6 @@ class _TopicCopy:
         for data in values.pieces(low, high):
             column.values.append(data)
         return int((high - low) * old.spec.row_bytes)
-
-
-def _told_rows(origin: Origin) -> list[Row]:
-    rows = stated_rows(origin.bag.ledger_of(origin.topic.number))
-    return [row for row in rows if row[0] not in WORKED_OUT and row[0] in names.LEDGER_KINDS]
 
 
 def _gathered(origin: Origin, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bytes:
@@ -356,13 +309,3 @@ def _parts_bytes(values: Any, ends: NDArray[np.int64]) -> int:
         (parts,) = COUNT.unpack(values.raw(start, start + COUNT.size))
         total -= COUNT.size + 8 * parts
     return total
-
-
-def moved_address(channel: Channel, topic: str) -> str:
-    """The address of a channel under a new topic name, where it is made of the node's and the topic's names."""
-    if topic == channel.topic:
-        return channel.address
-    ending = f"__{channel.topic.strip('/').replace('/', '_')}.sock"
-    if channel.address.endswith(ending):
-        return f"{channel.address[: -len(ending)]}__{topic.strip('/').replace('/', '_')}.sock"
-    return channel.address

@@ -30,14 +30,19 @@ def open_bag_file(path: Path) -> h5py.File:
             f"{path} cannot be read as HDF5 ({error}); if it was a bag, try: cortex bag recover {path}"
         ) from error
     try:
-        _check_format(root, path)
+        check_format(root, path)
     except BaseException:
         root.close()
         raise
     return root
 
 
-def _check_format(root: h5py.File, path: Path) -> None:
+def check_format(root: h5py.File, path: Path) -> None:
+    """Refuse a file that is no bag, or of a newer format.
+
+    Raises:
+        BagFormatError: it is.
+    """
     if attribute(root, "format") != names.FORMAT_NAME:
         raise BagFormatError(f"{path} is an HDF5 file but not a bag: it lacks the attribute format={names.FORMAT_NAME}")
     version = np.atleast_1d(np.asarray(attribute(root, "format_version")))
@@ -135,20 +140,19 @@ def check_stored(dataset: h5py.Dataset) -> None:
         )
 
 
-def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
-    """Rows start..stop-1 of a dataset.
+def read_rows(dataset: Any, start: int, stop: int, what: str = "") -> NDArray[Any]:
+    """Rows start..stop-1 of a dataset; `what` is what messages call it.
 
     Raises:
         IntegrityError: it has no such rows, or they cannot be read.
     """
     if not 0 <= start <= stop <= dataset.shape[0]:
-        raise IntegrityError(
-            f"{dataset.file.filename}: {dataset.name} has {dataset.shape[0]} rows, expected rows {start} to {stop}"
-        )
+        what = what or dataset.name
+        raise IntegrityError(f"{what} has {dataset.shape[0]} rows, expected rows {start} to {stop}")
     try:
         rows: NDArray[Any] = dataset[start:stop]
     except (OSError, MemoryError, ValueError, TypeError) as error:
-        raise IntegrityError(f"{dataset.file.filename}: {dataset.name} cannot be read ({error})") from error
+        raise IntegrityError(f"{what or dataset.name} cannot be read ({error})") from error
     return rows
 
 

@@ -14,20 +14,32 @@ from typing import Any
 import h5py
 import numpy as np
 
-from bag.errors import BagError
+from bag.errors import BagError, IntegrityError
 from bag.storage import layout as names
-from bag.storage.chunks import ColumnBytes
+from bag.storage.chunks import ColumnBytes, chunks_of
 from bag.storage.damage import reading
 from bag.storage.definitions import ColumnDefinition
-from bag.storage.proven import BOOK_DTYPES, ProvenBag, filters_of, open_proven, table_of
+from bag.storage.proven import BOOK_DTYPES, ProvenBag, checksums_of, filters_of, open_proven
 from bag.storage.reader import BagReader
-from bag.storage.replay import BLOCK_ROWS, WORKED_OUT, replay, stated_rows
+from bag.storage.replay import BLOCK_ROWS, WORKED_OUT, Row, replay, stated_rows
 from bag.storage.topic_reader import COUNT, TopicReader
+from bag.storage.tree import dataset_at, open_bag_file
 
 # of many problems of one sort, so many are told
 MAX_TOLD = 5
-COUNTED = ("messages", "bytes", "last_sequence", "published_before_join", "lost_before_us", "lost_by_us")
-COUNTED += ("throttled", "paused", "restarts", "malformed", "gaps")
+COUNTED = (
+    "messages",
+    "bytes",
+    "last_sequence",
+    "published_before_join",
+    "lost_before_us",
+    "lost_by_us",
+    "throttled",
+    "paused",
+    "restarts",
+    "malformed",
+    "gaps",
+)
 SPANS = tuple(f"{end}_{clock}_ns" for clock in ("log", "publish", "mono") for end in ("first", "last"))
 
 
@@ -67,18 +79,18 @@ def verify(path: str | Path) -> VerifyReport:
     path = Path(path)
     with reading(path), BagReader(path) as reader:
         closed = reader.closed_cleanly
-        known = list(reader.topics)
-        problems = _Problems()
-        try:
-            bag = open_proven(path)
-        except BagError as error:
-            topics = tuple(TopicVerdict(name, len(reader.topics[name]), 0, ()) for name in known)
-            return VerifyReport(str(path), closed, 0, 0, topics, (str(error),))
-        with bag:
-            check = _Check(reader, bag)
-            check.book(problems)
-            verdicts = tuple(check.topic(name) for name in bag.topics)
-            return VerifyReport(str(path), closed, check.chunks, check.bytes, verdicts, problems.told())
+        counts = {name: len(topic) for name, topic in reader.topics.items()}
+    problems = _Problems()
+    try:
+        bag = open_proven(path)
+    except IntegrityError as error:
+        topics = tuple(TopicVerdict(name, count, 0, ()) for name, count in counts.items())
+        return VerifyReport(str(path), closed, 0, 0, topics, (str(error),))
+    with bag, reading(path), open_bag_file(path) as root:
+        check = _Check(root, bag)
+        check.book(problems)
+        verdicts = tuple(check.topic(name) for name in bag.topics)
+        return VerifyReport(str(path), closed, check.chunks, check.bytes, verdicts, problems.told())
 
 
 class _Problems:
@@ -102,14 +114,14 @@ class _Problems:
 class _Check:
     """Goes through one open bag and counts what it has read."""
 
-    def __init__(self, reader: BagReader, bag: ProvenBag) -> None:
+    def __init__(self, root: h5py.File, bag: ProvenBag) -> None:
         self.chunks = 0
         self.bytes = 0
-        self._reader = reader
+        self._root = root
         self._bag = bag
-        text = reader._dataset(f"/{names.BOOK}/{names.DEFINITIONS}")[()].tobytes()
+        text = dataset_at(root, f"/{names.BOOK}/{names.DEFINITIONS}")[()].tobytes()
         self._filtered = set(filters_of(text))
-        self._table = _table_columns(reader, bag)
+        self._table = _table_columns(root, bag)
 
     # --- the book
 
@@ -119,7 +131,7 @@ class _Check:
             if name == names.CHECKSUMS:
                 continue
             column = self._table.get(number, ColumnBytes(self._bag.file, name, {}))
-            dataset = self._reader._dataset(f"/{names.BOOK}/{name}")
+            dataset = dataset_at(self._root, f"/{names.BOOK}/{name}")
             self._column(f"/{names.BOOK}/{name}", dataset, column, False, problems)
             if name in BOOK_DTYPES and dataset.dtype != BOOK_DTYPES[name]:
                 problems.add("dtype", f"/{names.BOOK}/{name} has another dtype than it should")
@@ -148,7 +160,7 @@ class _Check:
         return TopicVerdict(name, len(topic), self.bytes - before, problems.told())
 
     def _topic_column(self, item: ColumnDefinition, problems: _Problems) -> None:
-        dataset = self._reader._dataset(item.path)
+        dataset = dataset_at(self._root, item.path)
         proven = self._bag.dataset_at(item.path)
         if dataset.dtype != proven.dtype or dataset.shape[1:] != proven.shape[1:]:
             problems.add("dtype", f"{item.path} has another dtype or shape than the bag defines")
@@ -201,7 +213,7 @@ class _Check:
             return
         nbytes = 24 * count + self._index(topic, problems)
         for item in self._bag.definitions.columns.get(topic.number, []):
-            if item.kind == "index" and self._reader._dataset(item.path).shape[0] != count:
+            if item.kind == "index" and dataset_at(self._root, item.path).shape[0] != count:
                 problems.add("count", f"{item.path} does not have the {count} rows that the summary says")
             elif item.spec is not None:
                 nbytes += self._buffers(topic, item, problems)
@@ -246,7 +258,7 @@ class _Check:
         lengths = np.diff(topic._runs["first"].astype(np.int64), append=len(topic))
         holds = [topic._holds(int(number), item.number) for number in topic._runs["layout"]]
         count = int(lengths[np.array(holds, bool)].sum()) if len(lengths) else 0
-        rows = self._reader._dataset(item.path).shape[0]
+        rows = dataset_at(self._root, item.path).shape[0]
         spec = item.spec
         assert spec is not None
         if spec.kind == "fixed":
@@ -254,7 +266,7 @@ class _Check:
                 problems.add("count", f"{item.path} has {rows} rows for {count} messages")
             return count * spec.row_bytes
         offsets = self._bag.dataset_at(item.path + names.OFFSETS_SUFFIX)
-        stated = self._reader._dataset(item.path + names.OFFSETS_SUFFIX).shape[0]
+        stated = dataset_at(self._root, item.path + names.OFFSETS_SUFFIX).shape[0]
         if stated != count + 1:
             problems.add("count", f"{item.path} has offsets for {stated - 1} of {count} messages")
             return 0
@@ -284,12 +296,12 @@ class _Check:
 
     def _ledger(self, topic: TopicReader, nbytes: int, problems: _Problems) -> None:
         ledger = self._bag.ledger_of(topic.number)
-        account, rows = replay(topic, ledger)
-        stated = [row for row in stated_rows(ledger) if row[0] in WORKED_OUT]
-        worked_out = [row for row in rows if row[0] in WORKED_OUT]
-        for row in sorted(set(worked_out) - set(stated), key=lambda row: row[4]):
+        account, rows = replay(topic, ledger, self._bag.definitions.expected.get(topic.number, {}))
+        stated = [row for row in stated_rows(ledger) if row.kind in WORKED_OUT]
+        worked_out = [row for row in rows if row.kind in WORKED_OUT]
+        for row in sorted(set(worked_out) - set(stated), key=lambda row: row.message):
             problems.add("ledger", f"the ledger lacks {_told(row)}")
-        for row in sorted(set(stated) - set(worked_out), key=lambda row: row[4]):
+        for row in sorted(set(stated) - set(worked_out), key=lambda row: row.message):
             problems.add("ledger", f"the ledger has {_told(row)}, which the sequence numbers do not bear out")
         account.counts["bytes"] = nbytes
         summary = account.summary()
@@ -300,9 +312,8 @@ class _Check:
                 problems.add("summary", f"the summary says {field} = {wanted}, the messages say {found}")
 
 
-def _told(row: tuple[str, int, int, int, int, int]) -> str:
-    kind, first, last, count, message, _log = row
-    return f"{kind} {first}..{last} ({count}) at message {message}"
+def _told(row: Row) -> str:
+    return f"{row.kind} {row.first}..{row.last} ({row.number}) at message {row.message}"
 
 
 def _blocks(topic: TopicReader) -> Iterator[tuple[Any, int, int]]:
@@ -311,10 +322,8 @@ def _blocks(topic: TopicReader) -> Iterator[tuple[Any, int, int]]:
             yield segment, at, min(at + BLOCK_ROWS, segment.stop)
 
 
-def _table_columns(reader: BagReader, bag: ProvenBag) -> dict[int, ColumnBytes]:
-    from bag.storage.chunks import chunks_of
-
-    table = table_of(reader, names.CHECKSUMS, names.CHECKSUM_DTYPE)
+def _table_columns(root: h5py.File, bag: ProvenBag) -> dict[int, ColumnBytes]:
+    table = checksums_of(root)
     book = table[table["column"] < names.FIRST_COLUMN]
     return {
         number: ColumnBytes(bag.file, f"column {number}", chunks)

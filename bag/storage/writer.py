@@ -14,47 +14,30 @@ removes the sidecars. `abort()` leaves everything to the next opening.
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 
-from bag.errors import BagBusyError, BagError, BagExistsError, UsageError
+from bag.errors import BagError, UsageError
 from bag.records import Channel, Schema
 from bag.storage import layout as names
-from bag.storage.account import Account
+from bag.storage.account import REMARKS, Account
+from bag.storage.bagfile import Unfinished, checked_texts, create_bag, resume_bag
 from bag.storage.batch import Row, batches
-from bag.storage.book import Book
 from bag.storage.columns import TopicColumns
 from bag.storage.definitions import Definitions, channel_values, schema_values
-from bag.storage.disk import FileOpener, RawFile, sync_directory
+from bag.storage.disk import FileOpener, RawFile
 from bag.storage.groups import topic_group
-from bag.storage.journal import CommitFile
-from bag.storage.sidecars import Sidecars
 from bag.storage.tail import Tail
 from bag.storage.topic import TopicWriter
+from bag.storage.tree import describe
 from cortex.wire import MessageHeader
-from bag.storage.tree import MAX_TEXT, describe, node_at
 
-NOTES = ("lost_by_us", "throttled", "malformed")
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A bag that was not closed: its open file, its locked sidecars, its committed end and what lies behind (bytes)."""
-
-    data: RawFile
-    sidecars: Sidecars
-    committed: int
-    reserved: int
+NOTES = (*names.LOST_HERE, *REMARKS)
 
 
 class BagWriter:
@@ -90,7 +73,6 @@ class BagWriter:
         opener: FileOpener = RawFile,
     ) -> None:
         self.path = Path(path)
-        self.commits = 0
         self._closed = False
         self._failure: BaseException | None = None
         self._channels: list[Channel] = []
@@ -99,49 +81,20 @@ class BagWriter:
         self._of_channel: list[TopicWriter] = []
         self._numbers: Iterator[int] = count(names.FIRST_COLUMN)
         if resume is not None:
-            self._data, self._sidecars = resume.data, resume.sidecars
-            self.file = CommitFile(
-                self._data, self._sidecars.journal, committed=resume.committed, reserved=resume.reserved
-            )
-            self.h5 = h5py.File(self.file, "r+", libver="earliest")
-            self.book = Book(self.file, node_at(self.h5, names.BOOK), resume=True)
+            self._bag = resume_bag(resume)
             self._tail = Tail(None, 0, 0)
         else:
-            texts = _checked_texts(description, custom_data or {})
-            self._sidecars = _take_place(self.path, force, opener)
-            try:
-                self._create(opener, texts)
-                self._tail = Tail(self._sidecars.tail if keep_tail else None, self.commits, self.file.committed)
-            except BaseException:
-                self._give_up_place()
-                raise
-
-    def _create(self, opener: FileOpener, texts: Mapping[str, str]) -> None:
-        fresh = self.path.with_name(f".{self.path.name}.new")
-        fresh.unlink(missing_ok=True)
-        try:
-            self._data = opener(fresh, create=True)
-            self.file = CommitFile(self._data, self._sidecars.journal)
-            self.h5 = h5py.File(self.file, "w", libver="earliest")
-            self._describe(texts)
-            self.book = Book(self.file, self.h5.create_group(names.BOOK))
-            self.h5[names.BOOK].attrs["commits"] = np.uint64(0)
-            self._flush(sync=True)
-            # the bag appears whole, or not at all; a replaced one is gone before its sidecars are emptied
-            self.path.unlink(missing_ok=True)
-            self._sidecars.empty()
-            os.replace(fresh, self.path)
-            self._data.path = self.path
-            sync_directory(self.path.parent)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+            texts = checked_texts(description, custom_data or {})
+            self._bag = create_bag(self.path, texts, opener, force=force)
+            sidecar = self._bag.sidecars.tail if keep_tail else None
+            self._tail = Tail(sidecar, self._bag.commits, self._bag.file.committed)
+        self.file, self.h5, self.book = self._bag.file, self._bag.h5, self._bag.book
 
     def adopt(
         self, definitions: Definitions, commits: int, topics: Mapping[str, TopicWriter], numbers: Iterator[int]
     ) -> None:
         """Take over what `resume` restored of an earlier writer."""
-        self.commits = commits
+        self._bag.commits = commits
         self._channels = list(definitions.channels)
         self._schemas = dict(definitions.schemas)
         self._topics = dict(topics)
@@ -197,9 +150,12 @@ class BagWriter:
                     self._tail.batch(channel, batch, placed)
 
     def note(self, channel: int, kind: str, sequences: tuple[int, int], number: int, log_time_ns: int) -> None:
-        """Account for `number` messages that will not be stored: `lost_by_us`, `throttled` or `malformed`."""
+        """Account for `number` messages that will not be stored: `lost_by_us`, `throttled`, `paused` or `malformed`.
+
+        `silent` and `repeated` say something of the topic at this moment.
+        """
         if kind not in NOTES:
-            raise UsageError(f"{kind!r} is no kind of loss; it can be one of {', '.join(NOTES)}")
+            raise UsageError(f"{kind!r} cannot be noted; it can be one of {', '.join(NOTES)}")
         self._known(channel)
         with self._writing():
             self._note(channel, kind, sequences, number, log_time_ns)
@@ -212,7 +168,17 @@ class BagWriter:
 
     def is_at_its_path(self) -> bool:
         """Whether the bag still is where it was created."""
-        return self._data.is_at_its_path()
+        return self._bag.data.is_at(self.path)
+
+    def carry_on(self, topic: str, earlier: Account) -> None:
+        """Expect what comes after the last messages of the same topic in an earlier file of the series."""
+        self.expect(topic, earlier.expected)
+
+    def expect(self, topic: str, expected: Mapping[int, int]) -> None:
+        """Expect these sequence numbers next, by channel; for a topic of which nothing has arrived yet."""
+        with self._writing():
+            self._topics[topic].account.expect(expected)
+            self._tail.note({"expected": [topic, dict(expected)]})
 
     def note_clock(self, wall_ns: int, mono_ns: int) -> None:
         """Log one pair of clock readings, so that a step of the wall clock can be seen later."""
@@ -243,10 +209,10 @@ class BagWriter:
         """Make everything appended so far part of the file, atomically; with `sync` also against a power cut."""
         with self._writing():
             if self.book.dirty or any(topic.dirty for topic in self._topics.values()):
-                self._flush(sync=sync)
-                self._tail.restart(self.commits, self.file.committed)
+                self._commit(sync=sync)
+                self._tail.restart(self._bag.commits, self.file.committed)
             elif sync:
-                self._data.sync()
+                self._bag.data.sync()
 
     def close(self, *, complete: bool = True) -> None:
         """Commit, mark the bag as closed (unless it is not `complete`) and remove the sidecars; again: nothing."""
@@ -255,25 +221,19 @@ class BagWriter:
         with self._writing():
             if complete:
                 self.h5.attrs["closed"] = True
-            self._flush(sync=True)
-            self._release_hdf5()
-            self.file.commit(sync=True)
-            self._data.truncate(self.file.size)
+            self._commit(sync=True)
+            self._forget_topics()
+            self._bag.finish()
             self._closed = True
-        self._data.close()
-        self._sidecars.remove()
+        self._bag.close()
 
     def abort(self) -> None:
         """Stop at once without a commit: the file stays as the last commit left it, the rest stays in the tail."""
         if self._closed:
             return
         self._closed = True
-        self.file.abandon()
-        try:
-            self._release_hdf5()
-        finally:
-            self._data.close()
-            self._sidecars.close()
+        self._forget_topics()
+        self._bag.abort()
 
     def __enter__(self) -> BagWriter:
         return self
@@ -289,19 +249,22 @@ class BagWriter:
     # --- inside
 
     def _known(self, channel: int) -> tuple[TopicWriter, Channel]:
-        if self._closed:
-            raise BagError(f"{self.path} was closed; nothing can be written to it any more")
+        self._check_usable()
         if not 0 <= channel < len(self._channels):
             raise UsageError(f"{self.path} has {len(self._channels)} channels, there is no channel {channel}")
         return self._of_channel[channel], self._channels[channel]
 
-    # what was interrupted half way must not be committed, whatever interrupted it
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _check_usable(self) -> None:
         if self._closed:
             raise BagError(f"{self.path} was closed; nothing can be written to it any more")
         if self._failure is not None:
-            raise BagError(f"{self.path} cannot be written since an earlier error ({self._failure}); abort it")
+            reason = str(self._failure) or type(self._failure).__name__
+            raise BagError(f"{self.path} cannot be written since an earlier error ({reason}); abort it")
+
+    # what was interrupted half way must not be committed, whatever interrupted it
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._check_usable()
         try:
             yield
             self.file.check()
@@ -314,16 +277,12 @@ class BagWriter:
         self._of_channel[channel].account.note(channel, kind, sequences, number, log_time_ns)
         self._tail.note({"note": [channel, kind, list(sequences), number, log_time_ns]})
 
-    def _flush(self, *, sync: bool) -> None:
+    def _commit(self, *, sync: bool) -> None:
         summaries = np.zeros(len(self._topics), names.TOPIC_DTYPE)
         for number, topic in enumerate(self._topics.values()):
             topic.settle()
             summaries[number] = topic.account.summary()
-        self.book.settle(summaries)
-        self.commits += 1
-        self.h5[names.BOOK].attrs.modify("commits", np.uint64(self.commits))
-        self.h5.flush()
-        self.file.commit(sync=sync)
+        self._bag.commit(summaries, sync=sync)
 
     def _create_topic(self, channel: Channel, schema: Schema | None) -> TopicWriter:
         group = topic_group(self.h5, channel.topic)
@@ -344,43 +303,7 @@ class BagWriter:
         self._topics[channel.topic] = topic
         return topic
 
-    def _describe(self, texts: Mapping[str, str]) -> None:
-        root = self.h5.attrs
-        root["format_version"] = np.array([names.FORMAT_MAJOR, names.FORMAT_MINOR], np.uint32)
-        root["created_ns"] = np.int64(time.time_ns())
-        root["closed"] = False
-        describe(self.h5, format=names.FORMAT_NAME, host=platform.node(), **texts)
-
-    def _give_up_place(self) -> None:
-        # the bag that was to be replaced may still need its sidecars
-        if self.path.exists() and self._sidecars.in_use():
-            self._sidecars.close()
-        else:
-            self._sidecars.remove()
-
-    def _release_hdf5(self) -> None:
+    # they hold HDF5 objects, which would keep the file open
+    def _forget_topics(self) -> None:
         self._topics.clear()
         self._of_channel.clear()
-        self.book.close()
-        self.h5.close()
-
-
-def _take_place(path: Path, force: bool, opener: FileOpener) -> Sidecars:
-    if path.exists() and not force:
-        raise BagExistsError(f"{path} is already there; choose another name or overwrite it with -f/--force")
-    sidecars = Sidecars(path, opener)
-    if not sidecars.lock():
-        raise BagBusyError(f"{path} is being written by another process; choose another name")
-    return sidecars
-
-
-def _checked_texts(description: str, custom_data: Mapping[str, str]) -> dict[str, str]:
-    texts = {"description": description}
-    for name, value in custom_data.items():
-        if not name or "\0" in name or len(name) > names.MAX_LINK_BYTES:
-            raise UsageError(f"--custom-data cannot have the name {name!r}; use 1 to {names.MAX_LINK_BYTES} characters")
-        texts[f"custom.{name}"] = value
-    for name, value in texts.items():
-        if len(value) > MAX_TEXT:
-            raise UsageError(f"{name} is longer than {MAX_TEXT} characters; keep it in a file beside the bag")
-    return texts

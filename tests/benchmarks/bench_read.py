@@ -1,0 +1,299 @@
+"""Reading beside plain h5py, mcap and rosbags, in one run: ``python tests/benchmarks/bench_read.py [--directory DIR]``.
+
+Prints one JSON object: medians in seconds and the ratios that matter. Absolute values describe the machine of that day.
+The bags are W3 (two cameras 640x480x3 at 30 Hz, lidar 100k x 4 float32 at 10 Hz, IMU 1 kHz, joints 500 Hz, a dict at
+10 Hz), and 1e4 ... 1e7 IMU messages for columns and for `info`. Needs mcap and rosbags: `pip install mcap rosbags`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+import bag
+from cortex.codec import encode_values
+from cortex.messages.standard import ArrayMessage, DictMessage, ImageMessage
+from cortex.wire import HEADER
+
+T0 = 1_767_225_600_000_000_000
+S = 1_000_000_000
+REPEAT = 5
+
+
+def median(function: Callable[[], Any], repeat: int = REPEAT) -> float:
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        found = function()
+        times.append(time.perf_counter() - start)
+        del found
+    return statistics.median(times)
+
+
+def frames_of(index: int, pool: list[Any]) -> np.ndarray:
+    return pool[index % len(pool)]
+
+
+def robot(seconds: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(topic, time, array) of W3 in order of time."""
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (480, 640, 3), np.uint8) for _ in range(8)]
+    clouds = [random.random((100_000, 4), np.float32) for _ in range(2)]
+    numbers = random.random((512, 10))
+    streams = {
+        "/camera0/image": (30, images),
+        "/camera1/image": (30, images),
+        "/lidar": (10, clouds),
+        "/imu": (1000, numbers),
+        "/joints": (500, numbers),
+    }
+    timetable = sorted((i * S // hz, topic, i) for topic, (hz, _pool) in streams.items() for i in range(hz * seconds))
+    for offset, topic, index in timetable:
+        yield topic, T0 + offset, frames_of(index, streams[topic][1])
+
+
+def write_bag(path: Path, seconds: int) -> None:
+    with bag.Writer(path, keep_tail=False) as writer:
+        for topic, time_ns, array in robot(seconds):
+            writer.write(topic, (ImageMessage if "camera" in topic else ArrayMessage)(array), log_time_ns=time_ns)
+        for number in range(10 * seconds):
+            writer.write(
+                "/status",
+                DictMessage({"battery": 24 - number * 1e-3, "mode": "auto"}),
+                log_time_ns=T0 + number * S // 10,
+            )
+
+
+def write_mcap(path: Path, messages: Iterator[tuple[str, int, np.ndarray]]) -> None:
+    from mcap.writer import CompressionType, Writer
+
+    with path.open("wb") as stream:
+        writer = Writer(stream, compression=CompressionType.NONE)
+        writer.start()
+        channels: dict[str, int] = {}
+        for number, (topic, time_ns, array) in enumerate(messages):
+            if topic not in channels:
+                channels[topic] = writer.register_channel(topic, "raw", 0)
+            writer.add_message(channels[topic], time_ns, array.tobytes(), time_ns, number)
+        writer.finish()
+
+
+def write_rosbag(path: Path, messages: Iterator[tuple[str, int, np.ndarray]]) -> None:
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Writer(path) as writer:
+        connections: dict[str, Any] = {}
+        for topic, time_ns, array in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, "std_msgs/msg/UInt8MultiArray", typestore=store)
+            writer.write(connections[topic], time_ns, bytes(8) + array.nbytes.to_bytes(4, "little") + array.tobytes())
+
+
+def imu_messages(count: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    numbers = np.random.default_rng(0).random((512, 10))
+    for number in range(count):
+        yield "/imu", T0 + number * 1_000_000, numbers[number % 512]
+
+
+def write_imu(path: Path, count: int, topics: int = 1) -> None:
+    """`count` messages over `topics` topics, each with an array and a float of its own."""
+    numbers = np.random.default_rng(0).random((512, 10))
+    metadata, _buffers = encode_values([numbers[0], "imu", ""])
+    each = count // topics
+    with bag.Writer(path, keep_tail=False) as writer:
+        fingerprint = ArrayMessage.fingerprint()
+        for topic in range(topics):
+            for start in range(0, each, 10_000):
+                rows = [
+                    (
+                        [HEADER.pack(fingerprint, T0 + n * 1_000_000, n), metadata, numbers[n % 512].tobytes()],
+                        T0 + n * 1_000_000,
+                        None,
+                    )
+                    for n in range(start, min(start + 10_000, each))
+                ]
+                writer.write_many("/imu" if topics == 1 else f"/imu{topic}", rows)
+
+
+# --- the same questions to everybody
+
+
+def all_frames(path: dict[str, Path]) -> dict[str, Callable[[], Any]]:
+    def ours() -> Any:
+        with bag.open(path["bag"]) as run:
+            return run["/camera0/image"]["data"][:]
+
+    def plain() -> Any:
+        with h5py.File(path["bag"]) as file:
+            return file["/camera0/image/data"][:]
+
+    def mcap() -> Any:
+        from mcap.reader import make_reader
+
+        with path["mcap"].open("rb") as stream:
+            found = [
+                np.frombuffer(m.data, np.uint8)
+                for _s, _c, m in make_reader(stream).iter_messages(topics=["/camera0/image"])
+            ]
+        return np.stack(found).reshape(-1, 480, 640, 3)
+
+    def rosbags() -> Any:
+        from rosbags.rosbag1 import Reader
+
+        with Reader(path["rosbag"]) as reader:
+            chosen = [c for c in reader.connections if c.topic == "/camera0/image"]
+            found = [np.frombuffer(raw, np.uint8, offset=12) for _c, _t, raw in reader.messages(connections=chosen)]
+        return np.stack(found).reshape(-1, 480, 640, 3)
+
+    return {"bag": ours, "h5py": plain, "mcap": mcap, "rosbags": rosbags}
+
+
+def random_frames(path: dict[str, Path], seconds: int) -> dict[str, Callable[[], Any]]:
+    wanted = T0 + np.random.default_rng(1).integers(S // 10, (seconds - 1) * S, 100)
+
+    def ours() -> Any:
+        with bag.open(path["bag"]) as run:
+            return run.align(["/camera0/image"], on=wanted, clock="log")["/camera0/image"]["data"]
+
+    def one_by_one() -> Any:
+        with bag.open(path["bag"]) as run:
+            camera = run["/camera0/image"]
+            data, rows = camera["data"], np.searchsorted(camera.times, wanted, side="right") - 1
+            return [data[row] for row in rows.tolist()]
+
+    def plain() -> Any:
+        with h5py.File(path["bag"]) as file:
+            data = file["/camera0/image/data"]
+            rows = np.searchsorted(file["/camera0/image/_index"]["log_time_ns"], wanted, side="right") - 1
+            return [data[row] for row in rows.tolist()]
+
+    def mcap() -> Any:
+        from mcap.reader import make_reader
+
+        found = []
+        with path["mcap"].open("rb") as stream:
+            reader = make_reader(stream)
+            for time_ns in wanted.tolist():
+                messages = reader.iter_messages(["/camera0/image"], start_time=time_ns, end_time=time_ns + S)
+                found.append(np.frombuffer(next(messages)[2].data, np.uint8).reshape(480, 640, 3))
+        return found
+
+    def rosbags() -> Any:
+        from rosbags.rosbag1 import Reader
+
+        with Reader(path["rosbag"]) as reader:
+            chosen = [c for c in reader.connections if c.topic == "/camera0/image"]
+            found = []
+            for time_ns in wanted.tolist():
+                messages = reader.messages(connections=chosen, start=time_ns, stop=time_ns + S)
+                found.append(np.frombuffer(next(messages)[2], np.uint8, offset=12).reshape(480, 640, 3))
+        return found
+
+    return {"bag": ours, "bag, one by one": one_by_one, "h5py": plain, "mcap": mcap, "rosbags": rosbags}
+
+
+def imu_columns(path: dict[str, Path]) -> dict[str, Callable[[], Any]]:
+    def ours() -> Any:
+        with bag.open(path["bag"]) as run:
+            imu = run["/imu"]
+            return imu.times, imu.publish_times, imu.sequence, imu["data"][:], imu["frame_id"][:]
+
+    def mcap() -> Any:
+        from mcap.reader import make_reader
+
+        times, sent, sequence, data = [], [], [], []
+        with path["mcap"].open("rb") as stream:
+            for _schema, _channel, message in make_reader(stream).iter_messages(topics=["/imu"]):
+                times.append(message.log_time)
+                sent.append(message.publish_time)
+                sequence.append(message.sequence)
+                data.append(message.data)
+        return np.array(times), np.array(sent), np.array(sequence), np.frombuffer(b"".join(data)).reshape(-1, 10)
+
+    def plain() -> Any:
+        with h5py.File(path["bag"]) as file:
+            return file["/imu/_index"][:], file["/imu/data"][:]
+
+    return {"bag": ours, "h5py": plain, "mcap": mcap}
+
+
+def info_command(path: Path) -> float:
+    def run() -> None:
+        subprocess.run([sys.executable, "-m", "cortex", "bag", "info", str(path)], check=True, capture_output=True)
+
+    return median(run, 7)
+
+
+def info_call(path: Path) -> float:
+    def run() -> Any:
+        with bag.open(path) as opened:
+            return opened.info()
+
+    return median(run, 7)
+
+
+def ratios(found: dict[str, float]) -> dict[str, float]:
+    return {f"bag / {name}": round(found["bag"] / seconds, 3) for name, seconds in found.items() if name != "bag"}
+
+
+def ask(questions: dict[str, Callable[[], Any]], repeat: int = REPEAT) -> dict[str, Any]:
+    # in turns, so that a busy moment of the machine meets everybody
+    taken: dict[str, list[float]] = {name: [] for name in questions}
+    for _ in range(repeat):
+        for name, question in questions.items():
+            taken[name].append(median(question, 1))
+    found = {name: statistics.median(times) for name, times in taken.items()}
+    return {"seconds": {name: round(value, 4) for name, value in found.items()}, "ratios": ratios(found)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--directory", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench_read_") as made:
+        directory = options.directory or Path(made)
+        path = {"bag": directory / "w3.h5", "mcap": directory / "w3.mcap", "rosbag": directory / "w3.bag"}
+        if not path["bag"].exists():
+            write_bag(path["bag"], options.seconds)
+            write_mcap(path["mcap"], robot(options.seconds))
+            write_rosbag(path["rosbag"], robot(options.seconds))
+        report: dict[str, Any] = {"all frames of a camera": ask(all_frames(path))}
+        report["100 random frames by time"] = ask(random_frames(path, options.seconds))
+        imu = {"bag": directory / "imu.h5", "mcap": directory / "imu.mcap"}
+        if not imu["bag"].exists():
+            write_imu(imu["bag"], options.messages)
+            write_mcap(imu["mcap"], imu_messages(options.messages))
+        report[f"{options.messages} IMU messages to columns"] = ask(imu_columns(imu), 3)
+        report["open and info of 200 topics, s"] = {}
+        for count in (10_000, 100_000, 1_000_000, 10_000_000):
+            if count > 10 * options.messages:
+                continue
+            many = directory / f"many_{count}.h5"
+            if not many.exists():
+                write_imu(many, count, topics=200)
+            report["open and info of 200 topics, s"][count] = {
+                "call": round(info_call(many), 4),
+                "command": round(info_command(many), 4),
+                "file MB": round(os.path.getsize(many) / 1e6),
+            }
+        print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The files of a recording: splits without a gap, the account over all of them, old files, and files that are taken."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+
+import pytest
+from talkers import gaps, ledger, sequences, summary
+
+import bag
+from bag import BagExistsError, LossyError, RecordOptions
+from bag.bagset import BagSet
+from bag.buffer import Skipped
+from bag.records import Channel
+from bag.storage.disk import RawFile
+
+MS = 1_000_000
+
+
+def row(sequence, size=8, topic=b"/t"):
+    return (10**18 + sequence * MS, sequence * MS, [topic, struct.pack(">QQQ", 1, 2, sequence), b"\x90", bytes(size)])
+
+
+def rows(first, stop, **options):
+    return [row(number, **options) for number in range(first, stop)]
+
+
+def opened(tmp_path, topics=("/t",), opener=RawFile, **options):
+    files = BagSet(tmp_path / "run.h5", RecordOptions(all_topics=True, **options), opener=opener)
+    files.open(0)
+    for number, topic in enumerate(topics):
+        files.enter(Channel(number, topic, "T", 1, "node", "ipc:///x"), None)
+    return files
+
+
+def names(tmp_path):
+    return sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_without_limits_it_is_one_file_of_the_given_name(tmp_path):
+    files = opened(tmp_path)
+    files.append(0, rows(0, 5))
+    files.close()
+    assert names(tmp_path) == ["run.h5"]
+    assert files.paths == [tmp_path / "run.h5"]
+
+
+def test_a_split_has_no_gap_and_carries_the_account_on(tmp_path):
+    files = opened(tmp_path)
+    files.append(0, rows(3, 5))
+    files.split(0)
+    files.append(0, rows(5, 8))
+    files.split(0)
+    files.append(0, rows(10, 12))
+    files.close()
+    assert names(tmp_path) == ["run.h5", "run_1.h5", "run_2.h5"]
+    assert [sequences(path) for path in files.paths] == [[3, 4], [5, 6, 7], [10, 11]]
+    assert [gaps(path) for path in files.paths] == [[("before_join", 0, 2)], [], [("lost_before_us", 8, 9)]]
+    counts = files.counts("/t")
+    assert (counts["messages"], counts["published_before_join"], counts["lost_before_us"]) == (7, 3, 2)
+    assert files.written == 7
+
+
+def test_each_file_of_a_series_is_whole_in_itself(tmp_path):
+    files = opened(tmp_path, topics=("/t", "/quiet"), description="a test", custom_data=(("robot", "7"),))
+    files.append(0, rows(0, 5))
+    files.split(0)
+    files.append(0, rows(5, 9))
+    files.close()
+    for path in files.paths:
+        with bag.open(path) as run:
+            info = run.info()
+            assert run.topics == ("/t", "/quiet")
+            assert info.closed_cleanly
+            assert info.description == "a test"
+            assert info.custom_data == {"robot": "7"}
+            assert run["/t"].channel.node == "node"
+    assert summary(files.paths[1]).first_sequence == 5
+
+
+def test_losses_that_straddle_a_split_are_counted_once(tmp_path):
+    files = opened(tmp_path)
+    files.append(0, rows(0, 5))
+    files.skip(Skipped(0, "lost_by_us", 5, 9, 10**18, 5))
+    files.split(0)
+    files.append(0, rows(10, 12))
+    files.skip(Skipped(0, "throttled", 12, 14, 10**18, 3))
+    files.split(0)
+    files.append(0, rows(15, 16))
+    files.close()
+    counts = files.counts("/t")
+    assert (counts["messages"], counts["lost_by_us"], counts["throttled"], counts["lost_before_us"]) == (8, 5, 3, 0)
+
+
+def test_the_last_value_of_sticky_topics_begins_each_further_file_and_is_marked(tmp_path):
+    files = opened(tmp_path, topics=("/t", "/map"), sticky=("/map",))
+    maps = rows(0, 3, topic=b"/map")
+    files.append(1, maps)
+    files.remember(1, maps)
+    files.append(0, rows(0, 5))
+    files.split(0)
+    files.append(0, rows(5, 9))
+    files.split(0)
+    files.append(1, [row(3, topic=b"/map")])
+    files.close()
+    assert [sequences(path, "/map") for path in files.paths] == [[0, 1, 2], [2], [2, 3]]
+    assert ledger(files.paths[1], "/map") == [("repeated", 2, 2)]
+    assert ledger(files.paths[2], "/map") == [("repeated", 2, 2)]
+    # repeated messages are in the files, but count as recorded once
+    counts = files.counts("/map")
+    assert (counts["messages"], counts["restarts"], counts["lost_before_us"]) == (4, 0, 0)
+    assert files.written == 4 + 9
+
+
+def test_garbage_is_never_what_is_repeated(tmp_path):
+    files = opened(tmp_path, sticky=("/t",))
+    mixed = [row(0), (10**18, 5, [b"/t"]), (10**18, 5, [b"/t", b"short"])]
+    files.append(0, mixed)
+    files.remember(0, mixed)
+    files.split(0)
+    files.close()
+    assert [sequences(path) for path in files.paths] == [[0], [0]]
+    assert files.counts("/t")["malformed"] == 2
+
+
+def test_a_file_splits_by_size_and_no_message_is_cut_or_missing(tmp_path):
+    files = opened(tmp_path, max_bag_bytes=1 << 20)
+    for number in range(60):
+        files.append(0, [row(number, 100_000)])
+        files.split_when_due(0)
+    files.close()
+    assert len(files.paths) >= 4
+    assert [number for path in files.paths for number in sequences(path)] == list(range(60))
+    # a last chunk may be allocated in full
+    assert all(path.stat().st_size < 5 << 19 for path in files.paths)
+    assert files.paths[0].name == "run_0.h5"
+
+
+def test_a_file_splits_by_duration_on_the_monotonic_clock_and_never_while_empty(tmp_path):
+    files = opened(tmp_path, max_bag_duration_ns=1000 * MS)
+    files.split_when_due(5000 * MS)
+    assert len(files.paths) == 1
+    files.append(0, rows(0, 3))
+    files.split_when_due(999 * MS)
+    assert len(files.paths) == 1
+    files.split_when_due(1000 * MS)
+    assert len(files.paths) == 2
+    files.split_when_due(9000 * MS)
+    assert len(files.paths) == 2
+    files.close()
+
+
+def test_a_limit_below_the_size_of_an_empty_bag_still_makes_progress(tmp_path):
+    files = opened(tmp_path, max_bag_bytes=1)
+    for number in range(5):
+        files.append(0, [row(number)])
+        files.split_when_due(0)
+    files.close()
+    assert [number for path in files.paths for number in sequences(path)] == list(range(5))
+    assert len(files.paths) == 6
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_latest_files_are_kept(tmp_path, keep):
+    files = opened(tmp_path, max_bag_files=keep, max_bag_duration_ns=1)
+    for number in range(10):
+        files.append(0, [row(number)])
+        files.split(0)
+    files.close()
+    assert names(tmp_path) == sorted(path.name for path in files.paths)
+    assert len(files.paths) == keep
+    # what was thrown away was recorded all the same
+    assert files.counts("/t")["messages"] == 10
+
+
+def test_a_channel_that_comes_late_is_in_all_further_files(tmp_path):
+    files = opened(tmp_path)
+    files.append(0, rows(0, 2))
+    files.enter(Channel(1, "/late", "T", 1, "node", "ipc:///y"), None)
+    files.append(1, rows(0, 2, topic=b"/late"))
+    files.split(0)
+    files.append(1, rows(2, 4, topic=b"/late"))
+    files.close()
+    assert [sequences(path, "/late") for path in files.paths] == [[0, 1], [2, 3]]
+
+
+def test_an_existing_bag_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "run.h5").write_bytes(b"precious")
+    with pytest.raises(BagExistsError, match=r"run\.h5 is already there.*-f"):
+        opened(tmp_path)
+    assert (tmp_path / "run.h5").read_bytes() == b"precious"
+
+
+def test_an_older_series_is_refused_before_it_is_mixed_in(tmp_path):
+    (tmp_path / "run_7.h5").write_bytes(b"precious")
+    with pytest.raises(BagExistsError, match=r"run_7\.h5.*series"):
+        opened(tmp_path, max_bag_bytes=1 << 20)
+    assert names(tmp_path) == ["run_7.h5"]
+    files = opened(tmp_path, max_bag_bytes=1 << 20, force=True)
+    files.close()
+    assert names(tmp_path) == ["run_0.h5", "run_7.h5"]
+
+
+def test_a_name_that_is_taken_is_passed_over_by_a_split(tmp_path):
+    files = opened(tmp_path)
+    (tmp_path / "run_1.h5").write_bytes(b"precious")
+    files.append(0, rows(0, 2))
+    files.split(0)
+    files.append(0, rows(2, 4))
+    files.close()
+    assert (tmp_path / "run_1.h5").read_bytes() == b"precious"
+    assert [path.name for path in files.paths] == ["run.h5", "run_2.h5"]
+
+
+def test_a_full_disk_at_a_split_leaves_what_was_written(tmp_path):
+    class Full(RawFile):
+        full = False
+
+        def __init__(self, path: Path, *, create: bool = False) -> None:
+            if Full.full and create:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            super().__init__(path, create=create)
+
+    files = opened(tmp_path, opener=Full)
+    files.append(0, rows(0, 100))
+    Full.full = True
+    with pytest.raises(OSError, match="No space"):
+        files.split(0)
+    files.abort()
+    assert sequences(tmp_path / "run.h5") == list(range(100))
+
+
+def test_too_little_space_ends_a_recording_with_a_sentence(tmp_path):
+    files = opened(tmp_path, min_free_bytes=1 << 60)
+    files.append(0, rows(0, 3))
+    with pytest.raises(LossyError, match=r"run\.h5 has only \d+ MB left, less than --min-free-space"):
+        files.commit(0, 0)
+    files.close()
+    assert sequences(tmp_path / "run.h5") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_bag_that_vanishes_ends_a_recording_with_a_sentence(tmp_path, replace):
+    files = opened(tmp_path)
+    (tmp_path / "run.h5").unlink()
+    if replace:
+        (tmp_path / "run.h5").write_bytes(b"another")
+    files.append(0, rows(0, 3))
+    with pytest.raises(LossyError, match=r"run\.h5 was deleted or replaced"):
+        files.commit(0, 0)
+    files.close()
+    assert names(tmp_path) == (["run.h5"] if replace else [])
+
+
+def test_a_file_that_cannot_be_closed_ends_the_recording_later(tmp_path):
+    class Broken(RawFile):
+        broken = False
+
+        def sync(self) -> None:
+            if Broken.broken and self.path.name == "run.h5":
+                raise OSError(errno.EIO, "Input/output error")
+            super().sync()
+
+    files = opened(tmp_path, opener=Broken)
+    files.append(0, rows(0, 5))
+    Broken.broken = True
+    files.split(0)
+    files.append(0, rows(5, 9))
+    with pytest.raises(OSError, match="Input/output"):
+        files.close()
+    Broken.broken = False
+    assert [sequences(path) for path in files.paths] == [list(range(5)), list(range(5, 9))]

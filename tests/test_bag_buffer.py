@@ -1,0 +1,89 @@
+"""The hand-over: bounded, exact about what it refuses, and of bounded size whatever it is asked to note."""
+
+from __future__ import annotations
+
+import struct
+
+from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, Skipped, cost_of
+
+
+def row(sequence, size=0, log=5):
+    return (log, log, [b"/t", struct.pack(">QQQ", 1, 2, sequence), bytes(size)])
+
+
+def received(channel, rows):
+    return Received(channel, rows, sum(map(cost_of, rows)))
+
+
+def drain(buffer):
+    return buffer.take(0)[0]
+
+
+def test_what_fits_is_kept_and_the_rest_is_refused_with_its_numbers():
+    rows = [row(number, 1000) for number in range(10)]
+    buffer = RecordBuffer(4 * cost_of(rows[0]) + 10)
+    buffer.put(received(0, rows))
+    taken, refused = drain(buffer)
+    assert [item[1] for item in taken.rows] == [5] * 4
+    assert refused == Skipped(0, "lost_by_us", 4, 9, 5, 6)
+    assert buffer.statistics().refused == 6
+
+
+def test_what_is_being_written_still_counts():
+    one = row(0, 1000)
+    buffer = RecordBuffer(2 * cost_of(one))
+    buffer.put(received(0, [one, row(1, 1000)]))
+    drain(buffer)
+    buffer.put(received(0, [row(2, 1000)]))
+    assert buffer.statistics().refused == 1
+    drain(buffer)
+    buffer.put(received(0, [row(3, 1000)]))
+    assert buffer.statistics().refused == 1
+
+
+def test_refusals_of_many_topics_in_turn_do_not_grow_without_bound():
+    buffer = RecordBuffer(1 << 20)
+    for number in range(1000):
+        for channel in range(5):
+            buffer.skip(channel, "lost_by_us", row(number))
+    items = drain(buffer)
+    assert items == [Skipped(channel, "lost_by_us", 0, 999, 5, 1000) for channel in range(5)]
+
+
+def test_runs_break_at_gaps_and_at_messages_that_are_kept():
+    buffer = RecordBuffer(1 << 20)
+    buffer.skip(0, "throttled", row(1))
+    buffer.skip(0, "throttled", row(2))
+    buffer.put(received(0, [row(3)]))
+    buffer.skip(0, "throttled", row(4))
+    buffer.skip(0, "throttled", row(6))
+    buffer.skip(0, "paused", row(7))
+    kinds = [item[1:4] if isinstance(item, Skipped) else "kept" for item in drain(buffer)]
+    assert kinds == [
+        ("throttled", 1, 2),
+        "kept",
+        ("throttled", 4, 4),
+        ("throttled", 6, 6),
+        ("paused", 7, 7),
+    ]
+
+
+def test_garbage_that_is_not_kept_is_counted_as_such():
+    buffer = RecordBuffer(1 << 20)
+    for parts in ([b"/t"], [b"/t", b"short"], [b"/t", b""]):
+        buffer.skip(3, "paused", (9, 9, parts))
+    assert drain(buffer) == [Skipped(3, "malformed", 0, 0, 9, 3)]
+
+
+def test_memory_of_the_parts_is_what_counts():
+    assert cost_of((0, 0, [b"ab", b"c"])) == MESSAGE_OVERHEAD + 3
+
+
+def test_after_the_end_nothing_is_kept_and_nothing_is_called_lost():
+    buffer = RecordBuffer(1 << 20)
+    buffer.put(received(0, [row(0), row(1)]))
+    assert buffer.end() == 2
+    buffer.put(received(0, [row(2)]))
+    buffer.skip(0, "paused", row(3))
+    assert buffer.take(0) == ([], True)
+    assert (buffer.statistics().messages, buffer.statistics().bytes, buffer.statistics().refused) == (0, 0, 0)

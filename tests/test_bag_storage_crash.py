@@ -1,0 +1,216 @@
+"""Every crash point: the files after each single write of a run, and with that write torn, open and have lost nothing.
+
+A run that adds topics midway, with small, large, ragged and dict messages, layouts that change, publishers that restart
+and notes, is recorded write by write. From each state (and from that in the middle of each write) the bag is opened
+again; so are the states that opening it goes through itself.
+"""
+
+import shutil
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import h5py
+import numpy as np
+import pytest
+from storage_kit import MONO, WALL, Disk, channel_on, frames_of, images, lay_out, memory_directory, plain, row_of
+
+from bag.storage.reader import BagReader
+from bag.storage.resume import roll_forward
+from bag.storage.writer import BagWriter
+
+
+@pytest.fixture
+def tmp_path():
+    yield from memory_directory()
+
+
+NAME = "run.h5"
+
+
+@dataclass
+class Run:
+    """A recorded run: what every topic should hold, and how much of it was promised after how many writes."""
+
+    writer: BagWriter
+    disk: Disk
+    sent: dict[str, list] = field(default_factory=dict)
+    # (writes so far, messages by topic) after each call that returned
+    promised: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+    committed: list[tuple[int, dict[str, int]]] = field(default_factory=list)
+    channels: dict[str, int] = field(default_factory=dict)
+    clock: int = 0
+
+    def add(self, topic, node="node"):
+        self.channels[topic] = self.writer.add_channel(channel_on(topic, node=node)).id
+        self.sent.setdefault(topic, [])
+        self.promise()
+
+    def append(self, topic, *messages):
+        # what is sent may be there as soon as it is sent, it must be there once append returned
+        self.sent[topic] += messages
+        rows = [row_of(topic, frames, self.clock + k) for k, frames in enumerate(messages)]
+        self.clock += len(rows)
+        self.writer.append(self.channels[topic], rows)
+        self.promise()
+
+    def note(self, topic, first, last):
+        self.writer.note(self.channels[topic], "lost_by_us", (first, last), last - first + 1, WALL + self.clock)
+        self.promise()
+
+    def commit(self):
+        self.writer.note_clock(WALL + self.clock, MONO + self.clock)
+        self.writer.commit()
+        self.promise()
+        self.committed.append(self.promised[-1])
+
+    def promise(self):
+        counts = {topic: len(messages) for topic, messages in self.sent.items()}
+        self.promised.append((len(self.disk.operations), counts))
+
+
+def small(k):
+    return frames_of([1.5, np.arange(k, k + 10, dtype=np.float64)], k)
+
+
+def large(k):
+    return frames_of([k % 3, np.full((4, 100, 60, 3), k, np.uint8)], k)
+
+
+def cloud(k, points):
+    return frames_of([np.full((points, 4), k, np.float32)], k)
+
+
+def words(k):
+    return frames_of([{"k": k, "text": f"line {k}" * (k % 5)}], k)
+
+
+def changing(k):
+    return frames_of([np.zeros((2, 3) if k % 2 else (5,), np.float32 if k % 3 else np.int16)], k)
+
+
+def record(directory):
+    """The run; its writes are in `disk`."""
+    disk = Disk()
+    run = Run(BagWriter(directory / NAME, opener=disk), disk)
+    start = len(disk.operations)
+    for topic in ("/imu", "/camera/image", "/log"):
+        run.add(topic)
+    sequence = dict.fromkeys(["/imu", "/imu/raw", "/camera/image", "/lidar", "/log", "/odd"], 0)
+
+    def send(topic, make, count):
+        first = sequence[topic]
+        run.append(topic, *[make(k) for k in range(first, first + count)])
+        sequence[topic] = first + count
+
+    for step in range(6):
+        send("/imu", small, 12)
+        if step % 2:
+            send("/camera/image", large, 2)
+        send("/log", words, 3)
+        if step == 1:
+            run.add("/lidar")
+            run.add("/imu/raw")
+        if step >= 1:
+            send("/lidar", lambda k: cloud(k, (k * 7) % 5 * 1500), 2)
+            send("/imu/raw", small, 1)
+        if step == 2:
+            run.add("/odd")
+        if step >= 2:
+            send("/odd", changing, 3)
+        if step == 3:
+            run.note("/imu", sequence["/imu"], sequence["/imu"] + 4)
+            sequence["/imu"] += 5
+        if step == 4:
+            run.add("/imu", node="restarted")
+            sequence["/imu"] = 3
+        if step == 5:
+            run.writer.mark("here", WALL)
+        if step in (0, 2, 3, 5):
+            run.commit()
+    send("/camera/image", large, 2)
+    run.writer.close()
+    run.promise()
+    return run, start
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    for directory in memory_directory():
+        yield record(directory)
+
+
+SLICES = 4
+
+
+def at(marks, done):
+    """What was promised after so many writes."""
+    number = bisect_right([writes for writes, _counts in marks], done) - 1
+    return marks[number][1] if number >= 0 else {}
+
+
+def check_opens(directory, run, promised):
+    """The bag opens, and holds all that was promised and nothing that was not sent."""
+    with BagReader(directory / NAME, opener=Disk(keep=False)) as reader:
+        assert reader.rolled_forward is None or not reader.rolled_forward.problem
+        for topic, count in promised.items():
+            messages = reader.raw(topic, 0, len(reader.topics[topic]))
+            assert count <= len(messages)
+            assert [plain(message.frames) for message in messages] == run.sent[topic][: len(messages)], topic
+        assert sum(summary.messages for summary in reader.info().topics) == sum(map(len, reader.topics.values()))
+
+
+def check_plain(path, promised):
+    """Plain h5py opens the file and can read all of it."""
+    with h5py.File(path, "r") as file:
+        datasets = []
+        file.visititems(lambda _name, node: datasets.append(node) if isinstance(node, h5py.Dataset) else None)
+        for dataset in datasets:
+            dataset[()]
+        for topic, count in promised.items():
+            assert not count or len(file[topic]["_index"]) >= count
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_no_crash_point_loses_anything(recorded, tmp_path, part):
+    run, start = recorded
+    points = plain_points = 0
+    for number, (done, files) in enumerate(images(run.disk.operations)):
+        if done < start or number % SLICES != part:
+            continue
+        points += 1
+        lay_out(files, tmp_path)
+        if not files.get(f"{NAME}.journal"):
+            # without a journal the last commit is whole in the file itself
+            plain_points += 1
+            shutil.copyfile(tmp_path / NAME, tmp_path / "plain.h5")
+            check_plain(tmp_path / "plain.h5", at(run.committed, done))
+        promised = at(run.promised, done)
+        check_opens(tmp_path, run, promised)
+        if number % 3 == 0:
+            check_plain(tmp_path / NAME, promised)
+    assert points > 100
+    assert plain_points > 40
+    print(f"{points} crash points, {plain_points} of them with an empty journal")
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_no_crash_point_of_the_recovery_loses_anything(recorded, tmp_path, part):
+    run, start = recorded
+    states = [
+        (done, {name: bytes(content) for name, content in files.items()})
+        for number, (done, files) in enumerate(images(run.disk.operations))
+        if done >= start and number % 71 == 0 and files.get(f"{NAME}.tail")
+    ]
+    points = 0
+    for done, files in states[part::SLICES]:
+        promised = at(run.promised, done)
+        lay_out(files, tmp_path)
+        disk = Disk()
+        roll_forward(tmp_path / NAME, disk)
+        for number, (_done, again) in enumerate(images(disk.operations, files)):
+            if number % 5 == part % 5:
+                points += 1
+                lay_out(again, tmp_path)
+                check_opens(tmp_path, run, promised)
+    assert points > 10
+    print(f"{points} crash points in {len(states[part::SLICES])} recoveries")
