@@ -6,7 +6,9 @@ that was sent to another process carries the names of the files only.
 
 from __future__ import annotations
 
+import gc
 import glob
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,9 +119,55 @@ def _open(path: str) -> BagReader:
     if not is_url(path):
         return BagReader(path)
     filesystem, inner = filesystem_of(path)
+    # a listing made earlier does not know of objects written since
+    filesystem.invalidate_cache(inner.rpartition("/")[0])
     size = int(filesystem.size(inner))
-    file = filesystem.open(inner, "rb", block_size=REMOTE_BLOCK, cache_type="background")
-    return RemoteBagReader(path, file, size)
+    file = filesystem.open(inner, "rb", block_size=REMOTE_BLOCK, cache_type="readahead")
+    return RemoteBagReader(path, RemoteFile(file), size)
+
+
+class RemoteFile(io.RawIOBase):
+    """A file object of fsspec, made safe for HDF5.
+
+    h5py holds its lock while it waits for bytes. fsspec fetches them in a thread of its own, and when the garbage
+    collector happens to run there and finds an h5py object, that thread waits for the lock: for ever. So the collector
+    rests while bytes are fetched.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer from the current place."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return int(self._file.readinto(buffer))
+        finally:
+            if collecting:
+                gc.enable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """The current place."""
+        return int(self._file.tell())
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Close the file below too."""
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def open_parts(paths: Sequence[str]) -> list[Part]:

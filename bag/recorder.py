@@ -219,8 +219,9 @@ class Recorder:
     def _sighted(self, sighting: Sighting) -> None:
         with self._lock:
             self._sighting = sighting
-            if not self._began:
-                self._begin_when_complete({info.name for info in sighting.topics if info.name not in sighting.dead})
+            alive = {info.name for info in sighting.topics} - sighting.dead
+            if not self._began and alive.issuperset(self.options.topics):
+                self._begin()
             if not self._began:
                 return
             # without following late topics, those of the first sighting are still followed to where they go
@@ -232,10 +233,6 @@ class Recorder:
 
     def _wants(self, info: TopicInfo) -> bool:
         return self._selection.wants(info.name, info.message_type, info.publisher_node)
-
-    def _begin_when_complete(self, present: set[str]) -> None:
-        if present.issuperset(self.options.topics):
-            self._begin()
 
     def _begin(self) -> None:
         self._began = True

@@ -1,4 +1,4 @@
-"""Large rows read straight from the file are the rows that HDF5 reads; what is not where it should be is left to HDF5."""
+"""Large rows read straight from the file are the rows that HDF5 reads; what is elsewhere is left to HDF5."""
 
 import struct
 

@@ -134,10 +134,11 @@ def test_each_test_has_a_world_of_its_own(cortex_world):
     assert node.discovery_address == f"ipc://{cortex_world}/discovery.sock"
 
 
-def test_the_example_in_the_readme_runs(tmp_path):
+def test_the_examples_in_the_readme_run(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = (block for block in re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S) if "def test_" in block)
-    (tmp_path / "test_example.py").write_text(example, encoding="utf-8")
+    examples = [block for block in re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S) if "def test_" in block]
+    assert examples
+    (tmp_path / "test_example.py").write_text("\n\n".join(examples), encoding="utf-8")
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
     command = [
         sys.executable,
@@ -148,9 +149,11 @@ def test_the_example_in_the_readme_runs(tmp_path):
         "no:cacheprovider",
         "-p",
         "bag.pytest_plugin",
+        "-p",
+        "bag.pytest_recording",
         "test_example.py",
     ]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert f"{len(examples)} passed" in done.stdout

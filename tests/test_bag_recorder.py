@@ -746,10 +746,13 @@ def test_nothing_to_record_is_refused(path):
 
 
 def test_an_error_while_recording_is_raised_at_the_end_and_the_bag_is_closed_properly(path, cortex_dir, discovery):
+    options = RecordOptions(all_topics=True, discovery_address=discovery.address, flush_interval_ns=1_000_000)
+    recorder = bag.Recorder(path, options)
+    recorder.start()
+    path.unlink()
+    assert recorder.wait(20)
     with pytest.raises(bag.LossyError, match="deleted"):
-        with recording(path, discovery, flush_interval_ns=1_000_000) as recorder:
-            path.unlink()
-            assert recorder.wait(20)
+        recorder.stop()
     assert recorder.error is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -163,7 +164,9 @@ def test_a_full_disk_ends_the_recording_with_a_sentence_and_everything_before_it
     # reading needs no room; what was committed is there even where the tail cannot be brought in
     found = sequences(path)
     assert found == list(range(len(found)))
-    assert len(found) >= last["committed_messages"] > 0
+    assert len(found) >= last["committed_messages"]
+    # some of it fits in any case
+    assert found
 
 
 def test_a_guarded_disk_stops_before_it_is_full(small_disk, tmp_path, cortex_dir, discovery):
@@ -231,7 +234,7 @@ def test_a_publisher_that_is_killed_and_started_again_is_followed(tmp_path, cort
         assert topic_of(recorder).restarts == 2
     assert summary(path).restarts == 2
     runs = sequences(path)
-    falls = sum(later < earlier for earlier, later in zip(runs, runs[1:], strict=False))
+    falls = sum(later < earlier for earlier, later in itertools.pairwise(runs))
     assert falls == 2
 
 

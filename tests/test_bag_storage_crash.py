@@ -214,3 +214,25 @@ def test_no_crash_point_of_the_recovery_loses_anything(recorded, tmp_path, part)
                 check_opens(tmp_path, run, promised)
     assert points > 10
     print(f"{points} crash points in {len(states[part::SLICES])} recoveries")
+
+
+def test_a_recovery_that_is_interrupted_again_and_again_keeps_large_frames(tmp_path):
+    disk = Disk()
+    run = Run(BagWriter(tmp_path / NAME, opener=disk), disk)
+    for topic in ("/camera/image", "/lidar"):
+        run.add(topic)
+        run.append(topic, *[large(0)] if topic == "/camera/image" else [cloud(0, 100)])
+    run.commit()
+    # these lie in the bag file beyond its committed end; the tail only says where
+    for k in range(1, 4):
+        run.append("/camera/image", large(k))
+        run.append("/lidar", cloud(k, 6000))
+    run.writer.abort()
+    start = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(start[f"{NAME}.tail"]) < 20_000
+    promised = run.promised[-1][1]
+    recovery = Disk()
+    roll_forward(tmp_path / NAME, recovery)
+    for _done, files in images(recovery.operations, start):
+        lay_out(files, tmp_path)
+        check_opens(tmp_path, run, promised)

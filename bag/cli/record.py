@@ -6,7 +6,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -78,7 +78,12 @@ def record(output: str, as_json: bool, no_keys: bool, **chosen: Any) -> None:
     if not wanted.selection.takes_anything:
         raise click.UsageError("Nothing to record: name topics, or use -a for all of them.")
     recorder = Recorder(output_path(output), wanted)
-    view = views.open_view(as_json=as_json, render=recording.live, line=recording.line)
+    keys = Keys(_actions(recorder))
+    view = views.open_view(
+        as_json=as_json,
+        render=lambda found: recording.live(found, keys=keys.active),
+        line=recording.line,
+    )
     with ExitStack() as stack:
         stopping = stack.enter_context(Stopping())
         recorder.start()
@@ -86,7 +91,7 @@ def record(output: str, as_json: bool, no_keys: bool, **chosen: Any) -> None:
         stack.callback(lambda: _summarise(recorder.statistics(), as_json=as_json))
         stack.callback(recorder.stop)
         stack.enter_context(_Signals(recorder))
-        with view, Keys({} if no_keys else _actions(recorder)):
+        with view, keys if not no_keys else nullcontext():
             while not stopping.requested and not recorder.wait(_TICK_S):
                 view.update(recorder.statistics())
     _judge(recorder.statistics())

@@ -18,7 +18,7 @@ _OTHER_LINES = 8
 _QUIET_NS = 2 * NS_PER_S
 
 
-def live(statistics: RecorderStatistics) -> RenderableType:
+def live(statistics: RecorderStatistics, *, keys: bool = True) -> RenderableType:
     """Return the live display of a recording: its state, one row a topic, totals, and what there is to complain of."""
     rows = make_table("Topic", "Node", "Hz", "MB/s", "Messages", "Lost\nbefore us", "by us", "Last\nseen")
     room = max(3, shutil.get_terminal_size().lines - _OTHER_LINES)
@@ -28,7 +28,7 @@ def live(statistics: RecorderStatistics) -> RenderableType:
         shown = tuple(sorted(shown, key=_urgency))[: room - 1]
     for topic in shown:
         _add(rows, topic)
-    parts: list[RenderableType] = [_state(statistics)]
+    parts: list[RenderableType] = [_state(statistics, keys)]
     if statistics.topics:
         parts.append(rows)
     if len(shown) < len(statistics.topics):
@@ -39,7 +39,7 @@ def live(statistics: RecorderStatistics) -> RenderableType:
     return Group(*parts)
 
 
-def _state(statistics: RecorderStatistics) -> Text:
+def _state(statistics: RecorderStatistics, keys: bool) -> Text:
     words = {"paused": "bold yellow", "waiting for topics": "yellow", "keeping the past": "green", "recording": "green"}
     word = _word(statistics)
     text = Text.assemble((word, words[word]), f" {statistics.path}  ", (format_duration(statistics.elapsed_ns), "bold"))
@@ -48,7 +48,8 @@ def _state(statistics: RecorderStatistics) -> Text:
     if statistics.snapshot_mode:
         held = format_size(statistics.held_bytes)
         text.append(f"  holds {held}, {plural(statistics.snapshots, 'snapshot')}")
-    text.append("  " + _KEYS.format(s="snapshot" if statistics.snapshot_mode else "split"), style="dim")
+    if keys:
+        text.append("  " + _KEYS.format(s="snapshot" if statistics.snapshot_mode else "split"), style="dim")
     return text
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -239,7 +240,7 @@ class RemoteBagReader(BagReader):
         BagFormatError: it is not a bag.
     """
 
-    def __init__(self, url: str, file: BinaryIO, size: int) -> None:
+    def __init__(self, url: str, file: RawIOBase, size: int) -> None:
         # Path() would swallow one slash of s3://; the text is only shown
         self.path = Path(url)
         self.url = url

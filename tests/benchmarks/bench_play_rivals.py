@@ -7,6 +7,7 @@ the first eight bytes of each.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -37,7 +38,7 @@ with rosbag.Bag(out, "w") as bag:
 """
 
 RECEIVE_ROS = """
-import sys, json, struct, time, threading, numpy as np, rospy
+import sys, json, struct, time, rospy
 plan = json.load(open(sys.argv[2])); names, count = plan["names"], len(plan["plan"])
 log = []; last = [time.monotonic()]
 def take(number):
@@ -50,7 +51,7 @@ for number, name in enumerate(names):
     rospy.Subscriber(name, rospy.AnyMsg, take(number), queue_size=10000, buff_size=1 << 24, tcp_nodelay=True)
 print("ready", flush=True)
 while len(log) < count and not (log and time.monotonic() - last[0] > 5): time.sleep(0.05)
-np.save(sys.argv[1], np.array(log, np.int64)); print("done", flush=True); import os; os._exit(0)
+json.dump(log, open(sys.argv[1], "w")); print("done", flush=True); import os; os._exit(0)
 """
 
 
@@ -125,11 +126,9 @@ def _play_lcm(path: Path, names: list[str], count: int) -> np.ndarray[Any, Any]:
 
 
 def _ros(directory: Path, plan: Plan, names: list[str], sizes: list[int]) -> Callable[[], np.ndarray[Any, Any]]:
-    import json
-
     described = directory / "plan.json"
     described.write_text(json.dumps({"names": names, "sizes": sizes, "plan": plan, "start_s": START_S}))
-    path, got = directory / "w3.bag", directory / "ros.npy"
+    path, got = directory / "w3.bag", directory / "ros.json"
     subprocess.run([SYSTEM_PYTHON, "-c", WRITE_ROS, str(path), str(described)], check=True)
     environment = os.environ | {
         "ROS_MASTER_URI": "http://127.0.0.1:11399",
@@ -157,7 +156,7 @@ def _ros(directory: Path, plan: Plan, names: list[str], sizes: list[int]) -> Cal
         finally:
             master.send_signal(signal.SIGINT)
             master.wait(30)
-        return np.load(got)
+        return np.array(json.loads(got.read_text()), np.int64).reshape(-1, 3)
 
     return run
 
