@@ -87,7 +87,9 @@ class Measured(torch.utils.data.Dataset):
 
 if __name__ == "__main__":
     with bag.open(sys.argv[1]) as run:
-        samples = run.torch_dataset({"/c": "data", "/imu": "data"}, past="100ms", stride="10ms", last=["/c"], length={"/imu": 10})
+        samples = run.torch_dataset(
+            {"/c": "data", "/imu": "data"}, past="100ms", stride="10ms", last=["/c"], length={"/imu": 10}
+        )
         loader = torch.utils.data.DataLoader(Measured(samples), batch_size=16, num_workers=2, persistent_workers=True)
         sizes = []
         for epoch in range(3):
