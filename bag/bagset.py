@@ -139,7 +139,7 @@ class BagSet:
         if self.written == self._empty_at:
             return
         # what was appended reaches the file with the next commit; compressed, nobody knows yet how large it will be
-        size = max(self.writer.file.size, 0 if options.compression else self._bytes_here)
+        size = max(self.writer.file.size, self._bytes_here)
         large = options.max_bag_bytes is not None and size >= options.max_bag_bytes
         old = options.max_bag_duration_ns is not None and mono_ns - self._opened_ns >= options.max_bag_duration_ns
         if large or old:

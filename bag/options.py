@@ -43,7 +43,6 @@ class RecordOptions:
         snapshot: keep what arrives in memory, and write it only when asked to.
         snapshot_duration_ns: how much of the past a snapshot holds; None: as much as the cache takes.
         post_roll_ns: how long a snapshot goes on after it was asked for.
-        compression: `gzip`, `lz4` or `zstd`, with `:level`; None stores raw.
         control: open a control socket for `cortex bag ctl`.
     """
 
@@ -78,7 +77,6 @@ class RecordOptions:
     snapshot: bool = False
     snapshot_duration_ns: int | None = None
     post_roll_ns: int = 0
-    compression: str | None = None
     control: bool = False
 
     def __post_init__(self) -> None:

@@ -322,3 +322,17 @@ def test_large_rows_after_small_ones_get_chunks_that_fit(tmp_path):
     # a row larger than what the topic was expected to bring, yet too small to be a chunk of its own
     messages = [message(0, "<f4", (2,)), *[message(k, "|u1", (50_000,)) for k in range(1, 4)]]
     check(tmp_path / "run.h5", {"/t": messages}, commit_every=1)
+
+
+def test_a_cloud_that_comes_alone_before_a_commit_is_ragged_from_the_start(tmp_path):
+    check(tmp_path / "run.h5", {"/lidar": [message(k, "<f4", (100 + k, 4)) for k in range(3)]}, commit_every=1)
+    with BagReader(tmp_path / "run.h5") as reader:
+        (column,) = reader.topics["/lidar"].buffer_columns()
+        assert (column.spec.kind, column.values.shape) == ("ragged", (303, 4))
+
+
+def test_an_image_that_comes_alone_is_a_row(tmp_path):
+    check(tmp_path / "run.h5", {"/depth": [message(k, "<u2", (48, 64)) for k in range(3)]}, commit_every=1)
+    with BagReader(tmp_path / "run.h5") as reader:
+        (column,) = reader.topics["/depth"].buffer_columns()
+        assert (column.spec.kind, column.values.shape) == ("fixed", (3, 48, 64))

@@ -19,6 +19,8 @@ from cortex.errors import CodecError
 # HDF5 holds 32 dimensions at most, and chunks below 4 GiB
 MAX_DIMENSIONS = 30
 MAX_ROW_BYTES = (4 << 30) - 1
+# numbers of a point in a cloud
+MAX_POINT = 16
 # what is remembered of metadata frames seen
 MAX_REMEMBERED = 256
 MAX_REMEMBERED_BYTES = 4096
@@ -131,7 +133,9 @@ def _column_for(
     shapes = {other.shape for other in others if (other.name, other.dtype) == (part.name, part.dtype)}
     relatives = [shape for shape in (*fixed, *shapes) if shape != part.shape and _differ_in_first(shape, part.shape)]
     ragged_fits = len(part.shape) > 0 and prod(part.shape[1:]) > 0
-    if ragged_fits and (relatives or 0 in part.shape):
+    if ragged_fits and (
+        relatives or 0 in part.shape or (len(ahead) == 1 and not fixed and _is_like_a_cloud(part.shape))
+    ):
         return ColumnSpec(part.name, "ragged", part.dtype, part.shape[1:])
     if 0 in part.shape or len(fixed) >= names.MAX_FIXED_PER_BUFFER:
         return ColumnSpec(part.name, "bytes", "|u1", ())
@@ -140,6 +144,11 @@ def _column_for(
 
 def _can_be_native(part: BufferShape) -> bool:
     return part.native and len(part.shape) <= MAX_DIMENSIONS and part.nbytes <= MAX_ROW_BYTES
+
+
+# of a single message nobody can tell whether its size will change; many rows of few numbers mostly do
+def _is_like_a_cloud(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and shape[1] <= MAX_POINT < shape[0]
 
 
 def _differ_in_first(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
