@@ -146,7 +146,8 @@ class BagSet:
             self.split(mono_ns)
 
     def split(self, mono_ns: int) -> None:
-        """Begin another file now."""
+        """Begin another file now; an earlier one that could not be closed is told of first."""
+        self._raise_errors()
         finished = self.writer
         # the finished one stays the current one until the next one is there
         self._turn_to(*self._create(self._books[1]), mono_ns)
@@ -156,7 +157,6 @@ class BagSet:
         self._forget_old()
         while len(self._closing) > MAX_CLOSING or (self._closing and not self._closing[0][1].is_alive()):
             self._closing.popleft()[1].join()
-        self._raise_errors()
 
     def close(self) -> None:
         """Close the current file and wait for earlier ones.
