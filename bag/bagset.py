@@ -209,7 +209,7 @@ class BagSet:
                 known = writer.add_channel(channel, schema)
                 accounts[channel.topic] = writer.account(known.id)
             for topic, account in earlier.items():
-                accounts[topic].carry_on(account)
+                writer.carry_on(topic, account)
             for number, row in self._sticky.values():
                 writer.repeat(number, row)
         except BaseException:

@@ -299,7 +299,10 @@ async def main():
     subscribers = [Subscriber("/" + type(m).__name__, type(m)) for m in samples]
     print("ready", flush=True)
     for subscriber, expected in zip(subscribers, samples):
-        message, header = await subscriber.receive()
+        # None as long as discovery does not list the topic
+        while (received := await subscriber.receive()) is None:
+            await asyncio.sleep(0.01)
+        message, header = received
         good = all(same(getattr(message, f.name), getattr(expected, f.name)) for f in dataclasses.fields(expected))
         print(type(expected).__name__, "ok" if good else repr(message), flush=True)
 asyncio.run(main())
