@@ -1,10 +1,12 @@
 """Edits: what is kept is kept bit for bit, the new ledger is true, and a bag appears whole or not at all."""
 
+import shutil
 from pathlib import Path
 
 import h5py
 import pytest
 from damaging import contents
+from helpers import spawn_python
 from made_bags import sample
 
 import bag
@@ -131,6 +133,42 @@ def test_compression_loses_no_bit_and_h5py_reads_it(kind, name, edited, tmp_path
                 assert (packed[topic][()] == plain[topic][()]).all()
     filter_bag(path, tmp_path / "raw.h5", FilterOptions(compression="none"))
     assert contents(tmp_path / "raw.h5") == contents(sample(name))
+
+
+# a process of its own: in one that has compressed something the plugin is loaded already
+READ = """
+import sys
+if sys.argv[2] == "without":
+    sys.modules["hdf5plugin"] = None
+import bag
+try:
+    with bag.open(sys.argv[1]) as run:
+        print(sum(len(message.frames) for message in run.messages()))
+except bag.BagError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["lz4", "zstd"])
+def test_a_compressed_bag_is_read_by_a_process_that_has_compressed_nothing(kind, edited):
+    pytest.importorskip("hdf5plugin")
+    path = edited(SAMPLES[0], compression=kind)
+    with bag.open(sample(SAMPLES[0])) as run:
+        frames = sum(len(message.frames) for message in run.messages())
+    with spawn_python(["-c", READ, str(path), "with"]) as reader:
+        out, err = reader.communicate(timeout=60)
+    assert out.strip() == str(frames), out + err
+
+
+def test_without_the_plugin_a_compressed_bag_is_refused_with_the_name_of_the_extra(tmp_path):
+    path = tmp_path / "packed.h5"
+    shutil.copy(sample(SAMPLES[0]), path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["compression"] = "zstd"
+    with spawn_python(["-c", READ, str(path), "without"]) as reader:
+        out, err = reader.communicate(timeout=60)
+    assert out.count("\n") == 1, out + err
+    assert "cortex-bag[compression]" in out
 
 
 def test_a_bomb_does_not_go_off():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bag.errors import BagFormatError, IntegrityError
 from bag.storage import layout as names
+from bag.storage.filters import NUMBERS, require
 
 TOPIC_ATTRIBUTE = "topic"
 # a longer text in an attribute is cut; the definitions hold it whole
@@ -22,6 +23,7 @@ def open_bag_file(path: Path) -> h5py.File:
 
     Raises:
         BagFormatError: it is not a bag, not readable HDF5, or of a newer format.
+        MissingExtraError: the plugin of its compression is not installed.
     """
     try:
         root = h5py.File(path, "r")
@@ -38,10 +40,11 @@ def open_bag_file(path: Path) -> h5py.File:
 
 
 def check_format(root: h5py.File, path: Path) -> None:
-    """Refuse a file that is no bag, or of a newer format.
+    """Refuse a file that is no bag, of a newer format, or compressed by a filter that is not there.
 
     Raises:
-        BagFormatError: it is.
+        BagFormatError: it is no bag, or too new.
+        MissingExtraError: the plugin of its compression is not installed.
     """
     if attribute(root, "format") != names.FORMAT_NAME:
         raise BagFormatError(f"{path} is an HDF5 file but not a bag: it lacks the attribute format={names.FORMAT_NAME}")
@@ -53,6 +56,9 @@ def check_format(root: h5py.File, path: Path) -> None:
             f"{path} has bag format {version[0]}, this version reads up to {names.FORMAT_MAJOR}; "
             f"upgrade with: pip install -U cortex-bag"
         )
+    compression = attribute(root, "compression")
+    if isinstance(compression, str) and compression in NUMBERS:
+        require(compression)
 
 
 def attribute(node: h5py.HLObject, name: str, default: Any = None) -> Any:
