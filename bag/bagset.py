@@ -138,7 +138,7 @@ class BagSet:
         options = self._options
         if self.written == self._empty_at:
             return
-        # what was appended reaches the file with the next commit; compressed, nobody knows yet how large it will be
+        # what was appended reaches the file with the next commit, and counts already
         size = max(self.writer.file.size, self._bytes_here)
         large = options.max_bag_bytes is not None and size >= options.max_bag_bytes
         old = options.max_bag_duration_ns is not None and mono_ns - self._opened_ns >= options.max_bag_duration_ns

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 
 from rich.console import Group, OverflowMethod, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bag import BagInfo, PlayProgress, PlayReport
+from bag import PlayProgress, PlayReport
 from bag.demo import Verdict
 from bag.statistics import Lateness
-from bag.units import NS_PER_S, format_count, format_duration, format_hz, format_size
+from bag.units import NS_PER_S, format_count, format_duration
 from bag.verdict import Timing
 
 _OVERFLOW: dict[str, OverflowMethod] = {"Topic": "fold", "Type": "ellipsis", "Node": "fold", "Missing": "fold"}
@@ -46,51 +45,6 @@ def missing(*, before_join: int, before_us: int, by_us: int, restarts: int = 0) 
         plural(restarts, "restart") if restarts else "",
     ]
     return ", ".join(part for part in parts if part)
-
-
-# info ------------------------------------------------------------------------------------------------------------
-
-
-def info(one: BagInfo) -> RenderableType:
-    """Return what a bag holds: a head of facts and one row a topic."""
-    facts = [
-        ("Bag", f"{one.path} ({format_size(one.size_bytes)})"),
-        ("Start", _local_time(one.start_ns)),
-        ("Duration", format_duration(one.duration_ns)),
-        ("Messages", f"{format_count(one.messages)} ({format_size(one.bytes)})"),
-        ("Closed", "cleanly" if one.closed_cleanly else "no: the recorder was interrupted or is still writing"),
-        ("Host", one.host),
-        ("Description", one.description),
-        *one.custom_data.items(),
-    ]
-    head = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in facts:
-        if value:
-            head.add_row(Text(name, style="bold"), Text(str(value)))
-    table = make_table("Topic", "Type", "Node", "Messages", "Hz", "Size", "Missing")
-    for topic in one.topics:
-        text = missing(
-            before_join=topic.published_before_join,
-            before_us=topic.lost_before_us,
-            by_us=topic.lost_by_us,
-            restarts=topic.restarts,
-        )
-        table.add_row(
-            topic.topic,
-            topic.type_name,
-            topic.node,
-            format_count(topic.messages),
-            format_hz(topic.hz),
-            format_size(topic.bytes),
-            text or "-",
-        )
-    return Group(head, "", table)
-
-
-def _local_time(time_ns: int | None) -> str:
-    if time_ns is None:
-        return ""
-    return datetime.fromtimestamp(time_ns / NS_PER_S).astimezone().isoformat(sep=" ", timespec="milliseconds")
 
 
 # play ------------------------------------------------------------------------------------------------------------
