@@ -22,6 +22,10 @@ MAX_SOCKETS = 16
 TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
 FEW_MESSAGES = 4
+# Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
+LEAST_QUEUE = 1000
+# what ZeroMQ spends on a small message of four parts
+QUEUED_BYTES = 1024
 # parts this large stay in ZeroMQ's memory, smaller ones are copied
 LARGE_PART = 32 << 10
 RECONNECT_MS = 5
@@ -66,6 +70,7 @@ class Intake:
 
     Args:
         buffer: where the messages go.
+        queue_bytes: bound on what ZeroMQ holds for us; what does not fit waits, or is lost, at the publisher.
         wall: wall clock in ns.
         mono: monotonic clock in ns.
         renew: gives a channel for a source behind which a new publisher speaks; called in the intake's thread.
@@ -74,6 +79,7 @@ class Intake:
     def __init__(
         self,
         buffer: RecordBuffer,
+        queue_bytes: int,
         *,
         wall: Callable[[], int] = time.time_ns,
         mono: Callable[[], int] = time.monotonic_ns,
@@ -82,6 +88,7 @@ class Intake:
         self._buffer = buffer
         self._wall, self._mono = wall, mono
         self._renew = renew
+        self._queue = max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES)
         self.problems: list[str] = []
         self._context: zmq.Context[Any] = zmq.Context()
         self._wishes: queue.SimpleQueue[tuple[str, Source]] = queue.SimpleQueue()
@@ -295,7 +302,7 @@ class Intake:
 
     def _open_port(self) -> _Port:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB, socket_class=zmq.Socket)
-        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.RCVHWM, self._queue)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
         port = _Port(socket, socket.get_monitor_socket(WATCHED))

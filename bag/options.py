@@ -29,7 +29,8 @@ class RecordOptions:
         max_bag_duration_ns: begin another file after this long.
         max_bag_files: keep only so many of the latest files.
         min_free_bytes: stop when the disk has less than this left.
-        max_cache_bytes: bound on the memory of what waits to be written; beyond it messages are refused and counted.
+        max_cache_bytes: bound on the memory of what waits, ZeroMQ's queues included; beyond it messages are refused and
+            counted.
         flush_interval_ns: time between commits.
         sync_interval_ns: time between commits that also survive a power cut.
         force: replace a bag that is already there.
@@ -103,6 +104,22 @@ class RecordOptions:
             raise UsageError("in snapshot mode each snapshot is a file of its own; it cannot be split as well")
         if not self.snapshot and (self.snapshot_duration_ns is not None or self.post_roll_ns):
             raise UsageError("the duration and the post-roll of snapshots need snapshot mode")
+
+    # max_cache_bytes is shared out, so that together they keep to it
+    @property
+    def queue_bytes(self) -> int:
+        """What ZeroMQ may hold for us."""
+        return self.max_cache_bytes // 4
+
+    @property
+    def past_bytes(self) -> int:
+        """What snapshot mode may keep of the past."""
+        return (self.max_cache_bytes - self.queue_bytes) // 2 if self.snapshot else 0
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What may wait to be written."""
+        return self.max_cache_bytes - self.queue_bytes - self.past_bytes
 
     @property
     def selection(self) -> Selection:

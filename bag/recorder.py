@@ -93,8 +93,7 @@ class Recorder:
         options = self.options
         schemas.import_modules(options.imports)
         address = options.discovery_address or default_discovery_address()
-        # in snapshot mode the past takes the other half
-        self._buffer = RecordBuffer(options.max_cache_bytes // 2 if options.snapshot else options.max_cache_bytes)
+        self._buffer = RecordBuffer(options.buffer_bytes)
         self._writing = Writing(self.path, options, self._buffer, wall=self._wall, mono=self._mono, opener=self._opener)
         started = self._mono()
         with ExitStack() as undo:
@@ -104,7 +103,8 @@ class Recorder:
             self._writing.start()
             undo.callback(self._writing.join)
             undo.callback(self._buffer.close)
-            self._intake = Intake(self._buffer, wall=self._wall, mono=self._mono, renew=self._renew)
+            clocks = {"wall": self._wall, "mono": self._mono}
+            self._intake = Intake(self._buffer, options.queue_bytes, renew=self._renew, **clocks)
             self._intake.paused = options.start_paused
             self._intake.start()
             undo.callback(self._intake.stop)

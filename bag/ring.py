@@ -29,7 +29,7 @@ class Ring:
     def __init__(self, files: BagSet, options: RecordOptions) -> None:
         self.files = files
         self.snapshots = 0
-        self._max_bytes = options.max_cache_bytes // 2
+        self._max_bytes = options.past_bytes
         self._max_age_ns = options.snapshot_duration_ns
         self._post_roll_ns = options.post_roll_ns
         self._items: deque[Item] = deque()

@@ -23,7 +23,7 @@ from bag.storage.batch import Row
 from bag.storage.disk import FileOpener, RawFile
 
 # while little arrives, wait this long for more: one batch instead of many
-COALESCE_S = 0.01
+COALESCE_S = 0.02
 COALESCE_BYTES = 1 << 20
 DEMANDS_EVERY_NS = 200_000_000
 # everything that shows that a publisher speaks

@@ -371,6 +371,41 @@ def test_memory_stays_within_its_bound_when_the_disk_is_slower_than_the_wire(tmp
     assert len(kept) + found.lost_by_us + found.lost_before_us + found.published_before_join <= talker.sequence
 
 
+# a recorder that takes 100 us a message: what is not taken waits in ZeroMQ; prints its peak in MB as above
+SLOW_INTAKE = """
+import resource, sys, time
+import bag
+def wall():
+    end = time.perf_counter() + 100e-6
+    while time.perf_counter() < end:
+        pass
+    return time.time_ns()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1e6
+before = resident()
+peak = 0
+options = bag.RecordOptions(all_topics=True, discovery_address=sys.argv[2], max_cache_bytes=16 << 20)
+with bag.Recorder(sys.argv[1], options, wall=wall) as recorder:
+    while recorder.statistics().messages < 10_000:
+        peak = max(peak, resident())
+        time.sleep(0.01)
+print(round(peak - before), flush=True)
+"""
+
+
+def test_memory_stays_within_its_bound_when_we_are_slower_than_the_wire(tmp_path, cortex_dir, discovery):
+    with Talker(cortex_dir) as talker:
+        talker.register(discovery)
+        with spawn_python(["-c", SLOW_INTAKE, str(tmp_path / "run.h5"), discovery.address]) as process:
+            talker.wait_subscribed()
+            # 400 MB that leave at once, if nobody keeps them back
+            talker.send(40_000, body=[*BODY, bytes(10_000)])
+            output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert int(output) < 16 * 1.05 + 100
+    assert sequences(tmp_path / "run.h5") == list(range(len(sequences(tmp_path / "run.h5"))))
+
+
 def test_a_reader_of_a_bag_that_is_being_written_sees_a_consistent_beginning_of_it(tmp_path, cortex_dir, discovery):
     path = tmp_path / "run.h5"
     with Talker(cortex_dir) as talker, recording(path, discovery, flush_interval_ns=20_000_000) as recorder:

@@ -55,7 +55,8 @@ def test_a_trigger_writes_the_past_of_the_given_duration(make, tmp_path):
 
 def test_the_past_is_bounded_in_bytes(make, tmp_path):
     one = cost_of(row(0, 0, 10_000))
-    ring = make(max_cache_bytes=2 * 60 * one)
+    # the past has three eighths of the cache
+    ring = make(max_cache_bytes=-(-60 * one * 8 // 3))
     feed(ring, range(300), size=10_000)
     assert ring.held_bytes <= 60 * one
     ring.trigger(3000 * MS)

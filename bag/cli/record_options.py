@@ -147,7 +147,7 @@ snapshot_mode_opt = click.option(
 max_cache_duration_opt = click.option(
     "--max-cache-duration",
     "snapshot_duration_ns",
-    help="How much of the past a snapshot holds. Default: what half of --max-cache-size takes.",
+    help="How much of the past a snapshot holds. Default: what three eighths of --max-cache-size take.",
     **DURATION,
 )
 post_roll_opt = click.option(
