@@ -1,10 +1,11 @@
 """Recording beside a bare receive loop, on the same load in the same run: what the recorder costs, as ratios.
 
-    python tests/benchmarks/bench_record.py [W1 W2 W3 W4] [--repeat 3] [--directory /tmp]
+    python tests/benchmarks/bench_record.py [W1 W2 W3 W4] [--rates 0 120] [--repeat 3] [--rivals] [--directory /tmp]
 
 For every load and rate it runs, in turn, a bare ZeroMQ loop that appends what it receives to a plain file, and the
 recorder. It prints messages received of sent, CPU seconds of the receiving process, its peak memory, and how long
-after the last send everything had been received and written ("behind").
+after the last send everything had been received and written ("behind"). With --rivals also what `lcm-logger` and
+`rosbag record` make of the same load, where they are installed (see bench_record_rivals.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,23 @@ import threading
 import time
 from pathlib import Path
 
+from bench_record_rivals import rivals
+
 HERE = Path(__file__).resolve().parent
+# topics of a load for the rivals: name, bytes, Hz
+PLANS = {
+    "W1": [("/camera", 6_220_880, 1)],
+    "W2": [("/small", 155, 1)],
+    "W3": [
+        ("/camera/left", 921_680, 30),
+        ("/camera/right", 921_680, 30),
+        ("/lidar", 1_600_080, 10),
+        ("/imu", 155, 1000),
+        ("/joints", 300, 500),
+        ("/state", 100, 10),
+    ],
+    "W4": [(f"/t/{number:03d}", 155, 50) for number in range(200)],
+}
 RUNS: dict[str, list[tuple[float, int]]] = {
     "W1": [(0, 300), (30, 90), (60, 180), (90, 270), (120, 360), (180, 360)],
     "W2": [
@@ -173,6 +190,7 @@ def main() -> None:
     parser.add_argument("loads", nargs="*", default=list(RUNS))
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--rates", type=float, nargs="*")
+    parser.add_argument("--rivals", action="store_true")
     parser.add_argument("--directory", type=Path, default=Path("/tmp"))
     parser.add_argument("--receive", nargs=3)
     options = parser.parse_args()
@@ -191,7 +209,11 @@ def main() -> None:
                         load, f"{rate:g}", kind, {name: round(value, 2) for name, value in row.items() if name != "end"}
                     )
                 ratio = rows["ours"]["received_per_s"] / rows["bare"]["received_per_s"]
-                print(load, f"{rate:g}", f"ours/bare received per second {ratio:.2f}", flush=True)
+                cpu = rows["ours"]["cpu"] / rows["bare"]["cpu"]
+                print(load, f"{rate:g}", f"ours/bare received per second {ratio:.2f}, CPU {cpu:.2f}", flush=True)
+                for name, record in rivals(options.directory).items() if options.rivals else ():
+                    row = record(PLANS[load], rate, count)
+                    print(load, f"{rate:g}", name, {key: round(value, 2) for key, value in row.items()}, flush=True)
 
 
 if __name__ == "__main__":
