@@ -24,7 +24,7 @@ from bag.storage.disk import FileOpener, RawFile
 
 # while little arrives, wait this long for more: one batch instead of many
 COALESCE_S = 0.02
-COALESCE_BYTES = 1 << 20
+COALESCE_BYTES = 4 << 20
 DEMANDS_EVERY_NS = 200_000_000
 # everything that shows that a publisher speaks
 HEARD = ("messages", "lost_by_us", "throttled", "paused")
