@@ -16,9 +16,10 @@ from pathlib import Path
 from bag.buffer import Skipped
 from bag.errors import BagExistsError, LossyError
 from bag.options import RecordOptions
-from bag.records import Channel, Schema
+from bag.records import Channel, Compression, Schema
 from bag.storage.account import Account
 from bag.storage.batch import HEADER_SIZE, Row
+from bag.storage.compressor import Compressor
 from bag.storage.disk import FileOpener, RawFile
 from bag.storage.writer import BagWriter
 
@@ -35,11 +36,15 @@ class BagSet:
         options: limits of a file, what to do with old ones, what to write into each.
         numbered: begin with `_0` even without limits.
         opener: how files are opened (for tests).
+
+    Raises:
+        MissingExtraError: the compression that is asked for is not installed.
     """
 
     def __init__(
         self, output: Path, options: RecordOptions, *, numbered: bool = False, opener: FileOpener = RawFile
     ) -> None:
+        self.compressor = Compressor(options.compression) if options.compression is not None else None
         self.paths: list[Path] = []
         self.committed = 0
         self.written = 0
@@ -50,11 +55,15 @@ class BagSet:
         self._channels: list[tuple[Channel, Schema | None]] = []
         # counts of finished files, accounts of the current one; replaced together, so that no reader sees one twice
         self._books: tuple[dict[str, Counts], dict[str, Account]] = ({}, {})
+        # account, messages and bytes before what is being written
+        self._underway: tuple[Account, int, int] | None = None
         self._sticky: dict[str, tuple[int, Row]] = {}
         self._sticky_topics = frozenset(options.sticky)
         self._number = 0
         self._opened_ns = 0
         self._empty_at = 0
+        # of the current file: its size at the last commit, and the bytes of messages since
+        self._committed_size = 0
         self._bytes_here = 0
         self._sync_due_ns = 0
         self._closing: deque[tuple[Path, threading.Thread]] = deque()
@@ -92,7 +101,10 @@ class BagSet:
         topic = self._channels[channel][0].topic
         account = self._books[1][topic]
         messages, nbytes = account.messages, account.counts["bytes"]
+        # the account is ahead of the disk meanwhile
+        self._underway = (account, messages, nbytes)
         self.writer.append(channel, rows)
+        self._underway = None
         self.written += account.messages - messages
         self._bytes_here += account.counts["bytes"] - nbytes
 
@@ -129,6 +141,7 @@ class BagSet:
             self._sync_due_ns = mono_ns + self._options.sync_interval_ns
         self.writer.note_clock(wall_ns, mono_ns)
         self.writer.commit(sync=sync)
+        self._committed_size, self._bytes_here = self.writer.file.size, 0
         self.committed = self.written
         self._check_disk()
         self._raise_errors()
@@ -139,7 +152,7 @@ class BagSet:
         if self.written == self._empty_at:
             return
         # what was appended reaches the file with the next commit, and counts already
-        size = max(self.writer.file.size, self._bytes_here)
+        size = max(self.writer.file.size, self._committed_size + self._bytes_here)
         large = options.max_bag_bytes is not None and size >= options.max_bag_bytes
         old = options.max_bag_duration_ns is not None and mono_ns - self._opened_ns >= options.max_bag_duration_ns
         if large or old:
@@ -187,11 +200,21 @@ class BagSet:
         """The last message of each sticky topic, with its channel."""
         return dict(self._sticky)
 
+    @property
+    def compression(self) -> Compression | None:
+        """What became of the bytes that were to be compressed, over all files; from any thread."""
+        return self.compressor.statistics() if self.compressor is not None else None
+
     def counts(self, topic: str) -> Counts:
-        """Messages, bytes and losses of a topic over all files; from any thread."""
+        """Messages, bytes and losses of a topic over all files, of what would survive now; from any thread."""
         before, accounts = self._books
         account = accounts.get(topic)
-        return _added(before.get(topic), _counts_of(account) if account is not None else {})
+        counts = {} if account is None else _counts_of(account)
+        # looked at last: what was under way when it was counted either still is, or has come to the disk
+        underway = self._underway
+        if underway is not None and underway[0] is account:
+            counts |= {"messages": underway[1], "bytes": underway[2]}
+        return _added(before.get(topic), counts)
 
     # a new file with all channels, whose account goes on from the given ones
     def _create(self, earlier: dict[str, Account]) -> tuple[BagWriter, dict[str, Account]]:
@@ -202,6 +225,7 @@ class BagSet:
             description=options.description,
             custom_data=dict(options.custom_data),
             opener=self._opener,
+            compressor=self.compressor,
         )
         try:
             accounts: dict[str, Account] = {}
@@ -229,7 +253,7 @@ class BagSet:
         self._writer, self._books = writer, (folded, accounts)
         self.paths.append(writer.path)
         self._opened_ns, self._sync_due_ns = mono_ns, mono_ns + self._options.sync_interval_ns
-        self._empty_at, self._bytes_here = self.written, 0
+        self._empty_at, self._committed_size, self._bytes_here = self.written, 0, 0
 
     def _next_path(self) -> Path:
         while True:
@@ -274,6 +298,8 @@ class BagSet:
     def _join_closers(self) -> None:
         while self._closing:
             self._closing.popleft()[1].join()
+        if self.compressor is not None:
+            self.compressor.close()
 
     def _raise_errors(self) -> None:
         if self._errors:

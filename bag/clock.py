@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 # the system wakes a sleeper this late; the rest of the wait is spent looking at the clock. More would make us a process
@@ -26,6 +27,23 @@ class Anchor(NamedTuple):
     rate: float
 
 
+class Bell:
+    """Wakes one waiter, also from a signal handler: unlike those of an Event, its steps cannot be interrupted."""
+
+    def __init__(self) -> None:
+        self._silence = threading.Lock()
+        self._silence.acquire()
+
+    def ring(self) -> None:
+        """End the present wait, or the next one."""
+        with suppress(RuntimeError):
+            self._silence.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the bell, or so long; whether it rang."""
+        return self._silence.acquire(timeout=seconds)
+
+
 class PlayerClock:
     """Maps a time line (ns) to the monotonic clock. Everything but waiting may be called from any thread.
 
@@ -36,7 +54,7 @@ class PlayerClock:
     def __init__(self, rate: float = 1.0) -> None:
         self._anchor = Anchor(0, 0, rate)
         self._lock = threading.RLock()
-        self._woken = threading.Event()
+        self._bell = Bell()
         self._paused = False
         self._steps = 0
         self._interrupted = False
@@ -51,8 +69,7 @@ class PlayerClock:
     def _rest(self, left_ns: int | None) -> None:
         """Let part of `left_ns` pass, all of it when it is short; None: until somebody calls, or a slice."""
         if left_ns is None or left_ns > SPIN_NS + SLICE_NS:
-            self._woken.wait(SLICE_NS / 1e9)
-            self._woken.clear()
+            self._bell.wait(SLICE_NS / 1e9)
         elif left_ns > SPIN_NS:
             time.sleep((left_ns - SPIN_NS) / 1e9)
 
@@ -95,7 +112,7 @@ class PlayerClock:
         """Now is time `at` of the time line."""
         with self._lock:
             self._anchor = Anchor(at, self.real_ns(), self._anchor.rate)
-            self._woken.set()
+            self._bell.ring()
 
     def set_rate(self, rate: float) -> None:
         """Pass at another rate from now on.
@@ -107,7 +124,7 @@ class PlayerClock:
             raise ValueError(f"the rate is {rate}; it must be above 0")
         with self._lock:
             self._anchor = Anchor(self.now(), self.real_ns(), rate)
-            self._woken.set()
+            self._bell.ring()
 
     def pause(self) -> None:
         """Let time stand still; a second call does nothing."""
@@ -123,28 +140,28 @@ class PlayerClock:
                 self._anchor = Anchor(self._anchor.at, self.real_ns(), self._anchor.rate)
             self._paused = False
             self._steps = 0
-            self._woken.set()
+            self._bell.ring()
 
     def step(self) -> None:
         """Let the next waiter through at once and stand still at its time; pauses if need be."""
         with self._lock:
             self.pause()
             self._steps += 1
-            self._woken.set()
+            self._bell.ring()
 
     def interrupt(self) -> None:
         """End the present wait, or the next one, with None."""
         self._interrupted = True
-        self._woken.set()
+        self._bell.ring()
 
     def clear_interrupt(self) -> None:
         """Wait again as usual."""
         self._interrupted = False
 
     def stop(self) -> None:
-        """End every wait, now and later, with None."""
+        """End every wait, now and later, with None; a signal handler may do this."""
         self._stopped = True
-        self._woken.set()
+        self._bell.ring()
 
     # --- waiting
 

@@ -16,6 +16,7 @@ from typing import Any
 from bag.errors import BagExistsError, BagFormatError, UsageError
 from bag.extras import need
 from bag.foreign import RosDecoder, from_json
+from bag.storage.damage import SYMPTOMS
 from bag.writer import Writer
 from cortex.messages.base import Message
 from cortex.messages.standard import BytesMessage
@@ -115,7 +116,7 @@ def _count(path: Path) -> int:
     with path.open("rb") as stream:
         try:
             summary = reader.make_reader(stream).get_summary()
-        except need("mcap.exceptions", "mcap", "import of .mcap").McapError as error:
+        except (need("mcap.exceptions", "mcap", "import of .mcap").McapError, *SYMPTOMS) as error:
             raise BagFormatError(f"{path} cannot be read as MCAP ({error}); mcap recover may mend it") from error
     return int(summary.statistics.message_count) if summary is not None and summary.statistics is not None else 0
 
@@ -127,7 +128,7 @@ def _messages(files: Sequence[Path], topics: Sequence[str] | None) -> Iterator[t
         with path.open("rb") as stream:
             try:
                 yield from reader.make_reader(stream, validate_crcs=True).iter_messages(topics=topics)
-            except errors.McapError as error:
+            except (errors.McapError, *SYMPTOMS) as error:
                 raise BagFormatError(f"{path} cannot be read as MCAP ({error}); mcap recover may mend it") from error
 
 

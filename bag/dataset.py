@@ -8,11 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bag.align import Aligned, align
-from bag.parts import Part, Source, expand, is_url, local_path, open_parts, pieces_of
-from bag.parts import cut_pieces as cut_pieces_of
+from bag.parts import Part, Source, cut_by_time, expand, is_url, local_path, open_parts, pieces_of
 from bag.plain import decode, known_schema
 from bag.records import BagInfo, RawMessage
 from bag.storage.reader import BagReader
@@ -50,14 +47,7 @@ class Bag(Mapping[str, Topic]):
 
     def _topic(self, name: str) -> Topic:
         pieces = pieces_of(self.parts, name)
-        topic = Topic(self, name, pieces)
-        if self.limits == (None, None):
-            return topic
-        times = topic.monotonic_times
-        low, high = self.limits
-        start = 0 if low is None else int(np.searchsorted(times, low, side="left"))
-        stop = len(times) if high is None else int(np.searchsorted(times, high, side="left"))
-        return Topic(self, name, cut_pieces_of(pieces, start, stop))
+        return Topic(self, name, pieces if self.limits == (None, None) else cut_by_time(pieces, *self.limits))
 
     # --- what is in it
 
@@ -93,12 +83,13 @@ class Bag(Mapping[str, Topic]):
     @property
     def origin(self) -> tuple[int, int]:
         """Wall and monotonic time of the first message of the files, which ties the two together."""
-        spans = [part.reader.span_ns() for part in self.parts]
-        first = next((span for span in spans if span), (0, 0, 0))
+        _ = self.reader
+        first = next((part.span for part in self.parts if part.span), (0, 0, 0))
         return first[0], first[1]
 
     def _span(self) -> tuple[int, int, int] | None:
-        spans = [(part.reader.span_ns(), part.shift_ns) for part in self.parts]
+        _ = self.reader
+        spans = [(part.span, part.shift_ns) for part in self.parts]
         filled = [(span[0], span[1] + shift, span[2] + shift) for span, shift in spans if span]
         if not filled:
             return None
@@ -330,6 +321,8 @@ def _stamp(path: str) -> tuple[int, int] | None:
 def open_bag(source: Source) -> Bag:
     """Open a bag for reading; one whose recorder died is brought to its last message first.
 
+    One that is being recorded is read as of its last commit, for as long as it is open (`info().live`).
+
     Args:
         source: a path, a URL that fsspec opens (`s3://runs/a.h5`), a glob, or a list of them: splits of one recording
             are stitched, and recordings of other times or machines are put behind each other by wall time.
@@ -337,7 +330,7 @@ def open_bag(source: Source) -> Bag:
     Raises:
         FileNotFoundError: there is no such file.
         BagFormatError: it is not a bag, or of a newer format.
-        BagBusyError: it is being recorded.
+        BagBusyError: another process brings it in order, and takes long.
         MissingExtraError: a URL needs the extra `remote`.
     """
     return Bag(source)

@@ -67,10 +67,14 @@ class Lane:
         return max(1, int(self._topic.summary["bytes"]) // max(1, len(self)))
 
     def _times(self, order: str, zero: int) -> NDArray[np.int64]:
+        known = self._topic.metadata_rows().size if len(self._topic) else 0
         out = np.empty(len(self._topic), np.int64)
         latest = np.iinfo(np.int64).min
         for start in range(0, len(out), KEY_ROWS):
             rows = self._topic.index(start, min(start + KEY_ROWS, len(out)))
+            ends = rows["metadata_offset"] + rows["metadata_size"]
+            if (ends > known).any() or (ends < rows["metadata_offset"]).any():
+                raise _absurd(self.reader, f"the index of {self.topic}", "metadata that are not there")
             keys = sending_times(rows) if order == "publish" else rows["log_mono_ns"]
             part = np.maximum.accumulate(np.maximum(keys, latest))
             out[start : start + len(part)] = part - zero
@@ -178,3 +182,13 @@ def _refuse_absurd(reader: BagReader, topic: str) -> None:
                 f"{reader.path} claims {claimed} bytes for {column.path}, which cannot be in a file of its size; "
                 f"look at it with: cortex bag verify {reader.path}"
             )
+        if column.offsets is not None:
+            ends = column.offsets[:]
+            if len(ends) and (ends[-1] > column.values.shape[0] or (ends[1:] < ends[:-1]).any()):
+                raise _absurd(reader, column.path, "rows that are not there")
+
+
+def _absurd(reader: BagReader, what: str, claim: str) -> IntegrityError:
+    return IntegrityError(
+        f"{reader.path} is damaged: {what} refers to {claim}; look at it with: cortex bag verify {reader.path}"
+    )

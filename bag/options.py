@@ -45,6 +45,7 @@ class RecordOptions:
         snapshot_duration_ns: how much of the past a snapshot holds; None: as much as the cache takes.
         post_roll_ns: how long a snapshot goes on after it was asked for.
         control: open a control socket for `cortex bag ctl`.
+        compression: `gzip`, `lz4` or `zstd`, with `:level`: compress while recording, raw where that cannot keep up.
     """
 
     topics: tuple[str, ...] = ()
@@ -79,6 +80,7 @@ class RecordOptions:
     snapshot_duration_ns: int | None = None
     post_roll_ns: int = 0
     control: bool = False
+    compression: str | None = None
 
     def __post_init__(self) -> None:
         positive = {
@@ -104,6 +106,10 @@ class RecordOptions:
             raise UsageError("in snapshot mode each snapshot is a file of its own; it cannot be split as well")
         if not self.snapshot and (self.snapshot_duration_ns is not None or self.post_roll_ns):
             raise UsageError("the duration and the post-roll of snapshots need snapshot mode")
+        if self.compression is not None:
+            from bag.storage.filters import parse_compression
+
+            parse_compression(self.compression)
 
     # max_cache_bytes is shared out, so that together they keep to it
     @property
@@ -168,6 +174,7 @@ class PlayOptions:
         queue_size: messages kept for each slow subscriber; None: 1000, fewer of large ones.
         linger_ns: longest wait at the end for the last messages to leave; None: 2 s, `wait_timeout_ns` when lossless.
         read_ahead_bytes: bound on what is read before its time.
+        realtime: run before other processes, at real-time priority, where the system permits it (never if immediate).
     """
 
     rate: float = 1.0
@@ -203,6 +210,7 @@ class PlayOptions:
     queue_size: int | None = None
     linger_ns: int | None = None
     read_ahead_bytes: int = 128 << 20
+    realtime: bool = True
 
     def __post_init__(self) -> None:
         if not self.rate > 0:

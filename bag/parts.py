@@ -10,6 +10,7 @@ import gc
 import glob
 import io
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bag.errors import BagError, MissingExtraError
+from bag.series import arrange
 from bag.storage.bulk import RemoteBagReader
 from bag.storage.reader import BagReader
 from bag.storage.topic_reader import TopicReader
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
-# clocks that differ by less belong to one boot of one machine, so that monotonic times compare
-SAME_CLOCK_NS = 60_000_000_000
 # a range read from object storage costs a round trip, so ask for more than the few bytes HDF5 wants
 REMOTE_BLOCK = 4 << 20
 
@@ -80,7 +80,8 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 class Part:
     """One file of a bag.
 
-    `shift_ns` is what its monotonic times need to stand on the time line of the whole bag.
+    `shift_ns` is what its monotonic times need to stand on the time line of the whole bag. `repeated` are the topics
+    whose first message stands in an earlier file of the bag, too.
 
     Raises:
         FileNotFoundError, BagFormatError, BagBusyError: as `bag.open` says.
@@ -89,6 +90,7 @@ class Part:
     def __init__(self, path: str) -> None:
         self.path = path
         self.shift_ns = 0
+        self.repeated: frozenset[str] = frozenset()
         self._reader: BagReader | None = None
         self._process = 0
         self._closed = False
@@ -179,17 +181,8 @@ def open_parts(paths: Sequence[str]) -> list[Part]:
         for part in parts:
             part.close()
         raise
-    parts.sort(key=lambda part: part.span[0] if part.span else 0)
-    filled = [part.span for part in parts if part.span]
-    for part in parts:
-        if part.span and filled:
-            part.shift_ns = _shift(filled[0], part.span)
+    arrange(parts)
     return parts
-
-
-def _shift(first: tuple[int, int, int], span: tuple[int, int, int]) -> int:
-    drift = (span[0] - span[1]) - (first[0] - first[1])
-    return 0 if abs(drift) < SAME_CLOCK_NS else drift
 
 
 @dataclass(frozen=True)
@@ -206,9 +199,27 @@ class Piece:
         return self.last - self.first
 
     @property
+    def whole(self) -> bool:
+        """Whether these are all messages that the file adds to the topic."""
+        return self.first == (self.topic in self.part.repeated) and self.last == len(self.reader)
+
+    @property
     def reader(self) -> TopicReader:
         """The topic's reader in this file."""
         return self.part.reader.topics[self.topic]
+
+    def time(self, number: int) -> int:
+        """When message `number` of the piece arrived, on the time line of the whole bag."""
+        at = self.first + number
+        return int(self.reader.index(at, at + 1)["log_mono_ns"][0]) + self.part.shift_ns
+
+    def position(self, time: int, *, after: bool = False) -> int:
+        """Number of the first message of the piece that arrived at a time or later (or `after` it).
+
+        Reads a few rows of the index, however long it is.
+        """
+        bisect = bisect_right if after else bisect_left
+        return bisect(range(len(self)), time, key=self.time)
 
     def index(self, field: str) -> NDArray[Any]:
         """One column of the index; monotonic times are on the time line of the whole bag."""
@@ -223,9 +234,23 @@ def pieces_of(parts: Sequence[Part], topic: str) -> list[Piece]:
     for part in parts:
         reader = part.reader.topics.get(topic)
         if reader is not None:
-            out.append(Piece(part, topic, 0, len(reader), start))
-            start += len(reader)
+            first = int(topic in part.repeated)
+            out.append(Piece(part, topic, first, len(reader), start))
+            start += len(reader) - first
     return out
+
+
+def cut_by_time(pieces: Sequence[Piece], low: int | None, high: int | None) -> list[Piece]:
+    """What arrived in [low, high) of those; at least one piece stays, maybe empty, so that the topic is still known."""
+    out: list[Piece] = []
+    taken = 0
+    for piece in pieces:
+        start = 0 if low is None else piece.position(low)
+        stop = len(piece) if high is None else piece.position(high)
+        if stop > start:
+            out.append(Piece(piece.part, piece.topic, piece.first + start, piece.first + stop, taken))
+            taken += stop - start
+    return out or cut_pieces(pieces, 0, 0)
 
 
 def cut_pieces(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:

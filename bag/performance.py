@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from bag.clock import SLICE_NS, PlayerClock
 from bag.lateness import LatenessLog
 from bag.options import PlayOptions
+from bag.precedence import READER, SENDER, Precedence
 from bag.programme import Programme
 from bag.readahead import ReadAhead
 from bag.schedule import Batch
@@ -26,6 +27,8 @@ from bag.sticky import StickyTopics, Value
 # threads must hand over quickly, or reading ahead makes sending late
 SWITCH_S = 0.0001
 PR_SET_TIMERSLACK = 29
+# later than this, it cannot keep up, and others are not to suffer for it
+BEHIND_NS = 20_000_000
 
 Hook = Callable[[str], object]
 
@@ -44,6 +47,7 @@ class Performance:
         options: how.
         clock: when.
         sticky: topics whose last value is repeated.
+        precedence: of the threads that work for it.
         hooks: called before and after each message, with its topic.
     """
 
@@ -54,12 +58,14 @@ class Performance:
         clock: PlayerClock,
         sticky: StickyTopics,
         *,
+        precedence: Precedence,
         hooks: tuple[Hook | None, Hook | None] = (None, None),
     ) -> None:
         self._programme = programme
         self._options = options
         self._clock = clock
         self._sticky = sticky
+        self._precedence = precedence
         self._hooks = hooks
         self._stamps = Stamps(options.stamps)
         self._restamping = options.stamps != "keep" or options.loop
@@ -69,6 +75,7 @@ class Performance:
         self.late = self.sent = self.repeated = 0
         self.passes = 1
         self._look_at = 0
+        self._ahead: ReadAhead | None = None
         self._lock = threading.Lock()
         self._target: int | None = None
 
@@ -97,17 +104,26 @@ class Performance:
         position: int | None = self._programme.start_ns
         started: int | None = None
         while position is not None:
-            batches = self._programme.batches(position, self._options.read_ahead_bytes // 2)
-            with ReadAhead(batches, self._options.read_ahead_bytes // 2) as ahead:
+            batches = self._programme.batches(position, self._options.read_ahead_bytes // 2, self._rest)
+            with ReadAhead(batches, self._options.read_ahead_bytes // 2, within=self._as_reader) as ahead:
+                self._ahead = ahead
                 ahead.wait_ready()
                 if started is None:
                     started = self._begin(stage)
                 self.position = position
                 self._clock.jump(position)
                 self._send_values(self._sticky.values_before(position), stage)
-                with undisturbed(), self._simulated_clock(stage):
+                with undisturbed(), self._precedence.of_this_thread(SENDER), self._simulated_clock(stage):
                     position = self._walk(ahead, position, stage)
         return self._clock.real_ns() - (started or 0)
+
+    def _as_reader(self) -> AbstractContextManager[None]:
+        return self._precedence.of_this_thread(READER)
+
+    # whoever wants everything at once wants no rest
+    def _rest(self, took_ns: int) -> None:
+        if self._ahead is not None and not self._options.immediate:
+            self._ahead.rest(took_ns)
 
     def _begin(self, stage: Stage) -> int:
         stage.wait_for_audience()
@@ -146,12 +162,15 @@ class Performance:
         logs, send, topics = self.logs, stage.send, self._programme.places
         limit, restamping, sticky = self._options.num_messages, self._restamping, bool(self._sticky)
         before, after = self._hooks
+        precedence = self._precedence
         for at, place, frames in zip(batch.times, batch.places, batch.frames, strict=True):
             if limit is not None and self.sent >= limit:
                 return False
             late = self._wait(at, position, stage)
             if late is None:
                 return False
+            if (late > BEHIND_NS) is not precedence.yielding:
+                precedence.set_yielding(late > BEHIND_NS)
             if restamping:
                 frames = self._stamps.restamp(topics[place].name, frames)
             if before is not None:

@@ -17,6 +17,7 @@ from bag.errors import UsageError
 from bag.lateness import LatenessLog
 from bag.options import PlayOptions
 from bag.performance import Hook, Performance
+from bag.precedence import Precedence
 from bag.programme import Programme
 from bag.simclock import clock_place
 from bag.stage import Stage
@@ -58,6 +59,7 @@ class Player:
         except BaseException:
             self._resources.close()
             raise
+        self._precedence = Precedence(wanted=self.options.realtime and not self.options.immediate)
         self._stage: Stage | None = None
         self._on_stage = ExitStack()
         self._playing = threading.RLock()
@@ -65,7 +67,9 @@ class Player:
 
     def _prepare(self, *hooks: Hook | None) -> Performance:
         both = (hooks[0], hooks[1]) if hooks else (None, None)
-        return Performance(self._programme, self.options, self._clock, self._sticky, hooks=both)
+        return Performance(
+            self._programme, self.options, self._clock, self._sticky, precedence=self._precedence, hooks=both
+        )
 
     def _add_clock_place(self) -> None:
         place = clock_place(self.options.clock_topic)
@@ -97,7 +101,9 @@ class Player:
             DiscoveryUnavailableError: no daemon answers and none may be started.
         """
         if self._stage is None:
-            stage = Stage(self.options, self._clock, self._places, self._programme.mean_bytes())
+            stage = Stage(
+                self.options, self._clock, self._places, self._programme.mean_bytes(), precedence=self._precedence
+            )
             self._stage = self._on_stage.enter_context(stage)
 
     def play(self, sent: Hook | None = None, *, before: Hook | None = None) -> PlayReport:
@@ -203,6 +209,7 @@ class Player:
             repeated=it.repeated,
             passes=it.passes,
             completed=not self._clock.stopped,
+            realtime=self._precedence.granted,
         )
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Pictures of a bag; the only door to matplotlib, which comes with the extra ``cortex-bag[plot]``.
 
-One lane a topic. The height of the grey-blue is the rate, so an even stream is an even band. A hole is white with a red
-band across the lane and a red tag that says how many messages are missing; where a regular topic fell silent without a
-message being lost, band and tag are orange. Bars on the right compare rates and sizes.
+One lane a topic. The height of the blue is the rate, so an even stream is an even band; a few messages are lines. A
+hole is white with a red band across the lane and a red tag that says how many messages are missing; where a regular
+topic fell silent without a message being lost, band and tag are orange. Bars on the right compare rates and sizes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _SILENCE = 8
 # holes closer together than this part of the picture are drawn as one
 _NEAR = 1 / 150
 _TAGS = 4
+# so few messages are drawn one by one
+_FEW = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,10 @@ def _times(topic: Topic, start_ns: int) -> NDArray[np.float64]:
 def _draw_lane(axes: Any, lane: int, topic: Topic, holes: list[Hole], start_ns: int, duration_s: float) -> None:
     axes.barh(lane, duration_s, 0.8, left=0, color=_LANE, linewidth=0, zorder=0)
     times_s = _times(topic, start_ns)
-    if len(times_s):
+    if 0 < len(times_s) < _FEW:
+        # a rate would be made up
+        axes.vlines(times_s, lane - 0.4, lane + 0.4, color=DENSE, linewidth=2, zorder=1)
+    elif len(times_s):
         heights, edges = _heights(times_s, duration_s)
         top = lane + 0.4 - 0.8 * heights
         axes.fill_between(edges, np.append(top, top[-1]), lane + 0.4, step="post", color=DENSE, linewidth=0, zorder=1)
@@ -105,7 +110,8 @@ def _heights(times_s: NDArray[np.float64], duration_s: float) -> tuple[NDArray[A
     bins = int(np.clip(duration_s / max(usual_s * 4, 1e-9), 1, _BINS))
     counts, edges = np.histogram(times_s, bins=bins, range=(0, duration_s))
     usual = float(np.percentile(counts[counts > 0], 90)) if counts.any() else 1.0
-    return np.clip(counts / usual, 0, 1), edges
+    # where a stretch ends between two messages, one more or less says nothing
+    return np.clip((counts + (counts > 0)) / usual, 0, 1), edges
 
 
 def _draw_tag(axes: Any, lane: int, hole: Hole, duration_s: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +46,7 @@ class Programme:
         self._resources = ExitStack()
         self.places: list[TopicInfo] = []
         self.topics: list[str] = []
+        self._files: list[DirectFile] = []
         try:
             readers = [self._resources.enter_context(BagReader(path)) for path in paths]
             # splits in their order, whatever the order of the arguments; empty bags last
@@ -79,7 +80,11 @@ class Programme:
             names = ", ".join(str(reader.path) for reader in self.readers)
             raise UsageError(f"no topic of {names} is left to play; look at: cortex bag info")
         for reader, topics in zip(self.readers, chosen, strict=True):
+            # what is being recorded is read as it was at one commit
+            if reader.live:
+                continue
             file = DirectFile(reader.path)
+            self._files.append(file)
             self._resources.callback(file.close)
             for topic in topics:
                 file.improve(reader.topics[topic])
@@ -134,8 +139,18 @@ class Programme:
                 out[name] = max(out.get(name, 1), lane.mean_bytes)
         return out
 
-    def batches(self, start: int, block_bytes: int) -> Iterator[Batch]:
-        """The timetable from `start` (ns on the time line) to the end of what is played."""
+    def batches(
+        self, start: int, block_bytes: int, rest: Callable[[int], object] = lambda _took_ns: None
+    ) -> Iterator[Batch]:
+        """The timetable from `start` (ns on the time line) to the end of what is played.
+
+        Args:
+            start: on the time line, in ns.
+            block_bytes: what may be held in memory to merge the topics.
+            rest: called after a large piece was read, with the time that took in ns.
+        """
+        for file in self._files:
+            file.rest = rest
         rows = IMMEDIATE_ROWS if self._options.immediate else PACED_ROWS
         return timetable(self.lanes, start, self.stop_ns, block_bytes, max_rows=rows)
 

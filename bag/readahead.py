@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from bag.schedule import Batch
+
+# of reading in one go, receivers on the same machine would feel every millisecond; so it rests this much longer than
+# it works
+REST = 2
 
 
 class ReadAhead:
@@ -15,11 +21,19 @@ class ReadAhead:
     Args:
         batches: the timetable.
         max_bytes: bound on the bytes waiting.
+        within: makes a context in which the thread reads.
     """
 
-    def __init__(self, batches: Iterable[Batch], max_bytes: int) -> None:
+    def __init__(
+        self,
+        batches: Iterable[Batch],
+        max_bytes: int,
+        *,
+        within: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._batches = batches
         self._max_bytes = max_bytes
+        self._within = within
         self._ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = threading.Condition()
@@ -41,6 +55,11 @@ class ReadAhead:
         with self._room:
             self._room.wait_for(lambda: not self._ready.empty())
 
+    def rest(self, took_ns: int) -> None:
+        """Leave the processor to others after a piece of reading that took so long, unless what is ready runs short."""
+        if self._waiting > self._max_bytes // 4:
+            time.sleep(REST * took_ns / 1e9)
+
     def __iter__(self) -> Iterator[Batch]:
         while True:
             item = self._ready.get()
@@ -55,6 +74,10 @@ class ReadAhead:
                 self._room.notify_all()
 
     def _read(self) -> None:
+        with self._within():
+            self._read_all()
+
+    def _read_all(self) -> None:
         end: BaseException | None = None
         try:
             for batch in self._batches:

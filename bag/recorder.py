@@ -290,8 +290,7 @@ class Recorder:
             infos, sources, sighting = dict(self._infos), dict(self._sources), self._sighting
             topics = tuple(self._topic(infos[name], sources[name], sighting, now) for name in infos)
         written = sum(topic.bytes for topic in topics)
-        buffer, files = self._buffer.statistics(), self._writing.files
-        ring = self._writing.ring
+        buffer, files, ring = self._buffer.statistics(), self._writing.files, self._writing.ring
         return RecorderStatistics(
             path=str(files.paths[-1] if files.paths else self.path),
             paths=tuple(map(str, files.paths)),
@@ -312,6 +311,7 @@ class Recorder:
             complaints=tuple(map(str, self._writing.complaints)),
             problems=(*self._problems, *self._intake.problems),
             snapshot_mode=ring is not None,
+            compression=files.compression,
             in_bytes_per_s=self._rates_of("in", now, written + buffer.bytes),
             out_bytes_per_s=self._rates_of("out", now, written),
             topics=topics,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from bag.values import PlainMessage, field_names, values_of_frames
 from cortex.messages.base import Message, MessageType
 from cortex.wire import HEADER
 
@@ -64,6 +65,8 @@ class RawMessage:
     log_mono_ns: int
     frames: Sequence[Frame]
     channel: Channel
+    # what the bag knows of its type
+    schema: Schema | None = field(default=None, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> int:
@@ -76,21 +79,35 @@ class RawMessage:
         return sum(memoryview(frame).nbytes for frame in self.frames)
 
     def decode(self, cls: type[Message] | None = None) -> Any:
-        """Rebuild the message as `cls`, or as the registered class of its fingerprint.
+        """Rebuild the message as `cls`, as the imported class of its fingerprint, or as plain values.
+
+        Plain values (`PlainMessage`) stand under the names that the bag knows, else under `field0`, `field1`...
 
         Raises:
-            LookupError: no class is given and none is registered under the fingerprint.
-            ValueError: the frames do not fit the class.
+            ValueError: the frames do not fit the class, or are no message.
         """
         target = cls or MessageType.get(self.fingerprint)
         if target is None:
-            raise LookupError(
-                f"no class with fingerprint 0x{self.fingerprint:016x} ({self.channel.type_name}) is imported; "
-                f"import it or pass decode(cls)"
-            )
+            values = values_of_frames(self.frames)
+            return PlainMessage(self.channel.type_name, field_names(self.schema, len(values)), values)
         if len(self.frames) == 1:
             return target.from_bytes(bytes(self.frames[0]))[0]
         return target.from_frames(list(self.frames))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """What became of the bytes of a recording that were to be compressed while it went on.
+
+    `filter` is its name and level. `packed` bytes take `stored` in the file; the others stand raw: `no_gain`, since
+    packing made them no smaller, and `lagged`, since the compressor could not keep up.
+    """
+
+    filter: str
+    packed: int = 0
+    stored: int = 0
+    no_gain: int = 0
+    lagged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +154,10 @@ class TopicSummary:
 
 @dataclass(frozen=True, slots=True)
 class BagInfo:
-    """What `info` says of a bag without reading a message; times in nanoseconds."""
+    """What `info` says of a bag without reading a message; times in nanoseconds.
+
+    `live`: it is being recorded, and this is as of its last commit.
+    """
 
     path: str
     size_bytes: int
@@ -151,6 +171,7 @@ class BagInfo:
     messages: int
     bytes: int
     topics: tuple[TopicSummary, ...]
+    live: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain dicts, lists, numbers and strings; fingerprints as hex text."""

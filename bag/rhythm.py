@@ -3,16 +3,21 @@ arrivals."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bag.storage.damage import reading
 from bag.storage.reader import BagReader
 from bag.storage.topic_reader import TopicReader
 
 BLOCK_ROWS = 1 << 16
+# so many times are read of a whole bag: what is said of it takes as long for ten million messages as for a few
+MAX_TIMES = 1 << 18
+MIN_TIMES = 64
+# a longer topic is looked at in so many places
+PLACES = 4
 # of more intervals than this every n-th is looked at for the median
 MAX_INTERVALS = 1 << 21
 NS = 1e9
@@ -20,37 +25,64 @@ NS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """Rates in Hz: one over the longest, the median and the shortest interval. None: too few messages, or at once."""
+    """Rates in Hz: one over the longest, the median and the shortest interval. None: too few messages, or at once.
+
+    `hz_sampled`: only a part of the intervals was looked at, so that there may be longer and shorter ones.
+    """
 
     hz_min: float | None
     hz_median: float | None
     hz_max: float | None
+    hz_sampled: bool = False
 
 
-def rhythms(path: str | Path) -> dict[str, Rhythm]:
+def rhythms(reader: BagReader, *, exact: bool = False) -> dict[str, Rhythm]:
     """The rhythm of every topic of a bag; reads times only.
 
+    Args:
+        reader: the open bag.
+        exact: look at every interval, however long that takes; otherwise at a bounded number in all.
+
     Raises:
-        FileNotFoundError, BagFormatError, BagBusyError, IntegrityError: the bag cannot be read.
+        IntegrityError: the times cannot be read.
     """
-    with reading(path), BagReader(path) as reader:
-        return {name: rhythm_of(topic) for name, topic in reader.topics.items()}
+    share = max(MIN_TIMES, MAX_TIMES // max(1, len(reader.topics)))
+    return {name: rhythm_of(topic, None if exact else share) for name, topic in reader.topics.items()}
 
 
-def rhythm_of(topic: TopicReader) -> Rhythm:
-    """The rhythm of one topic."""
+def rhythm_of(topic: TopicReader, most: int | None = None) -> Rhythm:
+    """The rhythm of one topic, from about `most` of its messages, or from all."""
     count = len(topic)
     if count < 2:
         return Rhythm(None, None, None)
-    stride = max(1, count // MAX_INTERVALS)
+    sampled = most is not None and count > most
+    stride = max(1, count // MAX_INTERVALS) if not sampled else 1
     sample = []
     shortest, longest = np.iinfo(np.int64).max, 0
-    for at in range(0, count - 1, BLOCK_ROWS):
-        steps = np.diff(topic.index(at, min(at + BLOCK_ROWS + 1, count))["log_mono_ns"])
+    for times in _times(topic, most if sampled else None):
+        steps = times[1:] - times[:-1]
         shortest, longest = min(shortest, int(steps.min())), max(longest, int(steps.max()))
         sample.append(steps[::stride])
-    median = float(np.median(np.concatenate(sample)))
-    return Rhythm(_hz(longest), _hz(median), _hz(shortest))
+    return Rhythm(_hz(longest), _hz(_median(np.concatenate(sample))), _hz(shortest), sampled)
+
+
+# np.median takes longer than all the rest
+def _median(values: NDArray[np.int64]) -> float:
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    return float(np.partition(values, (low, high))[[low, high]].mean())
+
+
+# stretches of times; neighbours share one, so that no interval is passed over
+def _times(topic: TopicReader, most: int | None) -> Iterator[NDArray[np.int64]]:
+    count = len(topic)
+    if most is None:
+        bounds = [(at, min(at + BLOCK_ROWS + 1, count)) for at in range(0, count - 1, BLOCK_ROWS)]
+    else:
+        length = max(2, most // PLACES)
+        starts = [place * (count - length) // (PLACES - 1) for place in range(PLACES)]
+        bounds = [(at, at + length) for at in starts]
+    for start, stop in bounds:
+        yield topic.index(start, stop)["log_mono_ns"]
 
 
 def _hz(interval_ns: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 import time
@@ -17,6 +18,7 @@ from bag.drain import unread_bytes
 from bag.errors import ReplayError
 from bag.options import PlayOptions
 from bag.places import WAYS_OUT, require_free, require_harmless
+from bag.precedence import NETWORK, Precedence
 from bag.records import Frame
 from cortex.core.raw import RawPublisher
 from cortex.core.registrar import Registrar
@@ -33,6 +35,8 @@ QUEUE_BYTES = 256 << 20
 QUEUE_SIZE = 1000
 SMALLEST_QUEUE = 16
 AFTER_STOP_MS = 500
+# subscribers follow a publisher that was started anew within this time
+FOLLOW_NS = 2_000_000_000
 LINGER_MS = 2000
 # all was read when so many looks in a row find nothing: ZeroMQ's own queue would have filled up the kernel's again
 DRAIN_LOOKS = 3
@@ -51,10 +55,17 @@ class Stage:
         clock: ends waiting when it is stopped.
         places: every place of the replay; numbers in `send` count them. The first of a topic is taken at the start.
         mean_bytes: of each topic of `places` the mean size of a message.
+        precedence: of the threads that work for the replay.
     """
 
     def __init__(
-        self, options: PlayOptions, clock: PlayerClock, places: Sequence[TopicInfo], mean_bytes: dict[str, int]
+        self,
+        options: PlayOptions,
+        clock: PlayerClock,
+        places: Sequence[TopicInfo],
+        mean_bytes: dict[str, int],
+        *,
+        precedence: Precedence,
     ) -> None:
         self.embedded = False
         self.refused = [0] * len(places)
@@ -68,6 +79,10 @@ class Stage:
         self._resources = ExitStack()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, max(1023, 4 * len(places)))
+        # libzmq aborts the process when it may not have what it asks for
+        if precedence.granted:
+            self._context.set(zmq.THREAD_SCHED_POLICY, os.SCHED_FIFO)
+            self._context.set(zmq.THREAD_PRIORITY, NETWORK)
 
     def __enter__(self) -> Stage:
         """Take the first place of every topic, all or none.
@@ -203,9 +218,20 @@ class Stage:
     # another channel of a topic: its publisher was started anew, as it was in the recording
     def _move_to(self, number: int) -> _Publisher:
         before = self._on_topic[self._places[number].name]
+        audience = self._publisher(before).subscribers
         self._drain([before])
         self._close(before, self._linger_ms)
-        return self._take(number)
+        publisher = self._take(number)
+        if self._options.lossless or self._options.wait_for_subscribers:
+            self._wait_for_followers(publisher, audience)
+        return publisher
+
+    # who does not follow to the new publisher in this time subscribed to the old one only
+    def _wait_for_followers(self, publisher: _Publisher, audience: int) -> None:
+        deadline = time.monotonic_ns() + min(FOLLOW_NS, self._options.wait_timeout_ns)
+        while not publisher.wait_for_subscribers(audience, SEND_SLICE_MS):
+            if self._clock.stopped or time.monotonic_ns() > deadline:
+                return
 
     def _close(self, number: int, linger_ms: int) -> None:
         publisher, self._publishers[number] = self._publishers[number], None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bag.records import Compression
+
 
 @dataclass(frozen=True, slots=True)
 class TopicStatistics:
@@ -42,7 +44,7 @@ class RecorderStatistics:
     did not fit the cache.
     `waiting`: not all of the awaited topics are there. `held_bytes` and `snapshots` belong to snapshot mode;
     `complaints` say which required topics fell silent or slow, `problems` what else is wrong. `in_bytes_per_s` is what
-    arrives, `out_bytes_per_s` what is written.
+    arrives, `out_bytes_per_s` what is written. `compression` says what became of bytes that were to be compressed.
     """
 
     path: str
@@ -67,6 +69,7 @@ class RecorderStatistics:
     snapshot_mode: bool = False
     in_bytes_per_s: float = 0.0
     out_bytes_per_s: float = 0.0
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class PlayReport:
     """What became of a replay.
 
     `duration_ns` is how long it took, `repeated` counts sticky values that were sent again (not part of `sent`),
-    `passes` is above 1 after loops, and `completed` says whether it came to its end and was not stopped.
+    `passes` is above 1 after loops, `completed` says whether it came to its end and was not stopped, and `realtime`
+    whether it ran at real-time priority.
     """
 
     duration_ns: int
@@ -107,6 +111,7 @@ class PlayReport:
     repeated: int = 0
     passes: int = 1
     completed: bool = True
+    realtime: bool = False
 
 
 @dataclass(frozen=True, slots=True)

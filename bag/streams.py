@@ -47,5 +47,10 @@ def _outside(part: Part, limits: Limits) -> bool:
 def _part_messages(part: Part, names: Sequence[str], order: str, limits: Limits) -> Iterator[tuple[int, RawMessage]]:
     present = [name for name in names if name in part.reader.topics]
     low, high = (None if limit is None else limit - part.shift_ns for limit in limits)
+    again = {name: int(part.reader.topics[name].index(0, 1)["log_mono_ns"][0]) for name in part.repeated}
     for time, message in part.reader.merged(present, order, low, high):
+        if again and again.get(message.topic) == message.log_mono_ns:
+            # a topic's repeated message is its first, so that later ones of the same moment stay
+            del again[message.topic]
+            continue
         yield time + part.shift_ns, message

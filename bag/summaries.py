@@ -27,16 +27,12 @@ def gaps_of(pieces: Sequence[Piece]) -> tuple[Gap, ...]:
         if number:
             # what a later split did not see, the split before it has
             found = (gap for gap in found if gap.kind != "before_join")
-        if not _whole(piece):
+        if not piece.whole:
             times = piece.index("log_time_ns")
             low, high = (int(times[0]), int(times[-1])) if len(times) else (0, -1)
             found = (gap for gap in found if low < gap.log_time_ns <= high)
         out.extend(found)
     return tuple(out)
-
-
-def _whole(piece: Piece) -> bool:
-    return piece.first == 0 and piece.last == len(piece.reader)
 
 
 def summary_of(topic: Topic) -> TopicSummary:
@@ -47,9 +43,9 @@ def summary_of(topic: Topic) -> TopicSummary:
 
 def _piece_summary(piece: Piece) -> TopicSummary:
     reader = piece.part.reader
-    whole = next(summary for summary in reader.info().topics if summary.topic == piece.topic)
-    if _whole(piece):
-        return whole
+    whole = reader._summary(piece.reader)
+    if piece.whole:
+        return _without_repeated(piece.part, whole)
     index = piece.reader.index(piece.first, piece.last)
     gaps = gaps_of([piece])
     lost: dict[str, Any] = {kind: sum(gap.count for gap in gaps if gap.kind == kind) for kind in LOST}
@@ -76,6 +72,27 @@ def _piece_summary(piece: Piece) -> TopicSummary:
     )
 
 
+# the account of a later file goes on from the earlier one, so that its losses do not count the repeated message
+def _without_repeated(part: Part, whole: TopicSummary) -> TopicSummary:
+    if whole.topic not in part.repeated:
+        return whole
+    reader = part.reader.topics[whole.topic]
+    rest = len(reader) - 1
+    index = reader.index(1, 2) if rest else None
+    span = int(reader.summary["last_mono_ns"]) - int(index["log_mono_ns"][0]) if index is not None else 0
+    return replace(
+        whole,
+        messages=rest,
+        bytes=whole.bytes - bulk.stored_bytes(reader, 0, 1),
+        hz=(rest - 1) / (span / 1e9) if span > 0 else None,
+        first_publish_ns=None if index is None else int(index["publish_time_ns"][0]),
+        first_log_ns=None if index is None else int(index["log_time_ns"][0]),
+        first_sequence=None if index is None else int(index["sequence"][0]),
+        last_publish_ns=None if index is None else whole.last_publish_ns,
+        last_log_ns=None if index is None else whole.last_log_ns,
+    )
+
+
 def merge_summaries(summaries: Sequence[TopicSummary], gaps: int | None = None) -> TopicSummary:
     """The summary of one topic over several files, in their order."""
     if len(summaries) == 1:
@@ -96,7 +113,7 @@ def merge_summaries(summaries: Sequence[TopicSummary], gaps: int | None = None) 
 
 def merge_infos(parts: Sequence[Part], path: str, span: tuple[int, int, int] | None) -> BagInfo:
     """What `info` says of several files together."""
-    infos = [part.reader.info() for part in parts]
+    infos = [_info(part) for part in parts]
     if len(infos) == 1:
         return infos[0]
     by_topic: dict[str, list[TopicSummary]] = {}
@@ -115,4 +132,14 @@ def merge_infos(parts: Sequence[Part], path: str, span: tuple[int, int, int] | N
         messages=sum(info.messages for info in infos),
         bytes=sum(info.bytes for info in infos),
         topics=tuple(merge_summaries(found) for found in by_topic.values()),
+        live=any(info.live for info in infos),
     )
+
+
+def _info(part: Part) -> BagInfo:
+    info = part.reader.info()
+    if not part.repeated:
+        return info
+    topics = tuple(_without_repeated(part, topic) for topic in info.topics)
+    messages, size = sum(topic.messages for topic in topics), sum(topic.bytes for topic in topics)
+    return replace(info, topics=topics, messages=messages, bytes=size)

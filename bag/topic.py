@@ -196,21 +196,24 @@ class Topic(Sequence[Any]):
             LookupError: there is no such message.
             UsageError: there is no such method.
         """
-        times = self.monotonic_times
         wanted = to_bag_time(time, self.bag.time_line)
-        before = int(np.searchsorted(times, wanted, side="right")) - 1
-        after = int(np.searchsorted(times, wanted, side="left"))
-        if method == "nearest" and len(times):
-            if after >= len(times) or (before >= 0 and wanted - times[before] <= times[after] - wanted):
+        before = sum(piece.position(wanted, after=True) for piece in self.pieces) - 1
+        after = sum(piece.position(wanted) for piece in self.pieces)
+        if method == "nearest" and len(self):
+            if after >= len(self) or (before >= 0 and wanted - self._time(before) <= self._time(after) - wanted):
                 return before
             return after
         if method == "previous" and before >= 0:
             return before
-        if method == "next" and after < len(times):
+        if method == "next" and after < len(self):
             return after
         if method not in ("previous", "next", "nearest"):
             raise UsageError(f"method is {method!r}; it can be 'previous', 'next' or 'nearest'")
         raise LookupError(f"topic {self.name} has no {method} message at {time}")
+
+    def _time(self, number: int) -> int:
+        piece = next(piece for piece in self.pieces if piece.start <= number < piece.start + len(piece))
+        return piece.time(number - piece.start)
 
     def at(self, time: Moment, method: str = "previous") -> Any:
         """The decoded message at a time; arguments and errors as in `index_at`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from bag.times import to_bag_time
 
 # a bare number this large is ns since the epoch, not seconds: they would be longer than a bag can be
 FIRST_WALL_NS = 10**15
+_DIGITS = re.compile("[0-9]{1,30}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,9 @@ def parse_moment(text: str, timeline: Timeline, marks: Sequence[tuple[str, int]]
     stripped = text.strip()
     if stripped.startswith("@"):
         return _at_mark(stripped[1:], marks)
-    if stripped.isdigit() and int(stripped) >= FIRST_WALL_NS:
-        return timeline.mono_of(int(stripped))
     try:
+        if _DIGITS.fullmatch(stripped) and int(stripped) >= FIRST_WALL_NS:
+            return timeline.mono_of(int(stripped))
         return to_bag_time(stripped, (timeline.wall_ns, timeline.first_ns, timeline.last_ns))
     except (ValueError, OverflowError) as error:
         raise UsageError(
@@ -87,6 +89,6 @@ def _at_mark(text: str, marks: Sequence[tuple[str, int]]) -> int:
         if found and name in known:
             try:
                 return known[name] + to_bag_time(offset, (0, 0, 0)) * (1 if sign == "+" else -1)
-            except ValueError:
+            except (ValueError, OverflowError):
                 break
     raise UsageError(f"there is no mark {text!r}; there are: {', '.join(known) or 'none'}")

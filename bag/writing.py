@@ -25,6 +25,8 @@ from bag.storage.disk import FileOpener, RawFile
 # while little arrives, wait this long for more: one batch instead of many
 COALESCE_S = 0.02
 COALESCE_BYTES = 4 << 20
+# when this part of the cache waits to be written, nothing is compressed any more
+HURRY = 4
 DEMANDS_EVERY_NS = 200_000_000
 # everything that shows that a publisher speaks
 HEARD = ("messages", "lost_by_us", "throttled", "paused")
@@ -168,6 +170,8 @@ class Writing:
         while True:
             items, closed = self._buffer.take(max(0.0, (commit_due - self._mono()) / 1e9))
             self._in_hand = sum(len(item.rows) for item in items if isinstance(item, Received))
+            if self.files.compressor is not None:
+                self.files.compressor.pressed = self._buffer.statistics().bytes > self._options.max_cache_bytes // HURRY
             self._carry_out_wishes()
             self._write(items)
             now = self._mono()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -27,25 +29,59 @@ def contents(path: Path) -> Truth:
         }
 
 
-def needs(path: Path) -> tuple[dict[str, list[list[Range]]], list[Range]]:
-    """Per topic and message the byte ranges of chunks and of their checksums; and what all of them need."""
-    rows = _checksum_places(path)
-    out: dict[str, list[list[Range]]] = {}
+@dataclass(frozen=True)
+class Proof:
+    """A row of the tables of checksums: where it stands itself, and the bytes it speaks of."""
+
+    row: Range
+    start: int
+    size: int
+    crc: int
+    packed: bool
+
+    def holds(self, damaged: bytes, whole: bytes) -> bool:
+        """Whether the row is still there, and its CRC (worked out here, by zlib) is that of the bytes."""
+        low, high = self.row
+        found = damaged[self.start : self.start + self.size]
+        return damaged[low:high] == whole[low:high] and len(found) == self.size and zlib.crc32(found) == self.crc
+
+
+Proofs = dict[tuple[int, int], list[Proof]]
+# (column, chunk, bytes of the chunk that are needed)
+Need = tuple[int, int, int]
+
+
+def proofs(path: Path) -> Proofs:
+    """(column, chunk) -> the rows that speak of it; from HDF5 alone."""
+    found: Proofs = {}
+    with h5py.File(path) as file:
+        for name in ("checksums", "open_chunks"):
+            table = file["_bag"][name]
+            step, size = table.chunks[0], table.dtype.itemsize
+            for number, row in enumerate(table[()]):
+                chunk = table.id.get_chunk_info_by_coord((number // step * step,))
+                at = chunk.byte_offset + number % step * size
+                proof = Proof(
+                    (at, at + size), int(row["offset"]), int(row["size"]), int(row["crc"]), bool(row["packed"])
+                )
+                found.setdefault((int(row["column"]), int(row["chunk"])), []).append(proof)
+    return found
+
+
+def needs(path: Path) -> dict[str, list[list[Need]]]:
+    """Per topic and message the chunks that it needs, and how much of each."""
+    out: dict[str, list[list[Need]]] = {}
     with open_proven(path) as bag:
         for name, topic in bag.topics.items():
             numbers = {item.path: item.number for item in bag.definitions.columns[topic.number]}
 
             def ranges(column_path, low, high, bag=bag, numbers=numbers):
                 size = bag.dataset_at(column_path).column.chunk_bytes
-                if high <= low:
-                    return []
-                chunks = range(low // size, (high - 1) // size + 1)
-                return [span for chunk in chunks for span in rows[numbers[column_path], chunk]]
+                chunks = range(low // size, (high - 1) // size + 1) if high > low else ()
+                return [(numbers[column_path], chunk, min(size, high - chunk * size)) for chunk in chunks]
 
-            for number in range(len(topic)):
-                out.setdefault(name, []).append(_needs_of(topic, number, ranges))
-    book = [span for (column, _chunk), spans in rows.items() if column in (0, 1) for span in spans]
-    return out, book
+            out[name] = [_needs_of(topic, number, ranges) for number in range(len(topic))]
+    return out
 
 
 def _needs_of(topic, number, ranges):
@@ -67,25 +103,23 @@ def _needs_of(topic, number, ranges):
     return found
 
 
-# (column, chunk) -> where the chunk lies, and where its checksum stands
-def _checksum_places(path: Path) -> dict[tuple[int, int], list[Range]]:
-    places: dict[tuple[int, int], list[Range]] = {}
-    with h5py.File(path) as file:
-        for name in ("checksums", "open_chunks"):
-            table = file["_bag"][name]
-            step, size = table.chunks[0], table.dtype.itemsize
-            for number, row in enumerate(table[()]):
-                chunk = table.id.get_chunk_info_by_coord((number // step * step,))
-                at = chunk.byte_offset + number % step * size
-                start = int(row["offset"])
-                spans = [(start, start + int(row["size"])), (at, at + size)]
-                places.setdefault((int(row["column"]), int(row["chunk"])), []).extend(spans)
-    return places
+class Holding:
+    """What still holds of a damaged bag."""
 
+    def __init__(self, known: Proofs, whole: bytes, damaged: bytes) -> None:
+        # (column, chunk) -> bytes of it that are proven
+        self._proven: dict[tuple[int, int], float] = {}
+        for key, rows in known.items():
+            sizes = [float("inf") if row.packed else row.size for row in rows if row.holds(damaged, whole)]
+            self._proven[key] = max(sizes, default=0)
+        # definitions and runs: without them nobody knows what the bytes are
+        self.book = all(
+            self._proven[key] >= max(row.size for row in rows) for key, rows in known.items() if key[0] in (0, 1)
+        )
 
-def hit(needed: Iterable[Range], hurt: Iterable[Range]) -> bool:
-    """Whether any of the needed ranges was hurt."""
-    return any(low < last and first < high for low, high in needed for first, last in hurt)
+    def all_of(self, needed: Iterable[Need]) -> bool:
+        """Whether everything a message needs is proven."""
+        return all(self._proven.get((column, chunk), 0) >= size for column, chunk, size in needed)
 
 
 def damage(data: bytes, chance: random.Random) -> tuple[bytes, list[Range]]:

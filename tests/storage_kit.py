@@ -80,7 +80,7 @@ def is_whole(message: RawMessage) -> bool:
 
 # --- files that watch or refuse writes
 
-# "write" at an offset, or "truncate" to it
+# "write" at an offset, or "truncate" to it; also "rename" to the name in the bytes, and "unlink"
 Operation = tuple[str, str, int, bytes]
 
 
@@ -149,6 +149,12 @@ def images(
     """(operations done, the files then) after each operation, and also with only the first half of each write."""
     files = {name: bytearray(content) for name, content in (start or {}).items()}
     for done, (name, kind, at, data) in enumerate(operations):
+        if kind in ("rename", "unlink"):
+            content = files.pop(name)
+            if kind == "rename":
+                files[data.decode()] = content
+            yield done + 1, files
+            continue
         content = files.setdefault(name, bytearray())
         if kind == "truncate":
             del content[at:]

@@ -163,7 +163,7 @@ def _answers(url):
     try:
         with urllib.request.urlopen(url, timeout=2) as reply:
             return reply.status == 200
-    except (urllib.error.URLError, ConnectionError):
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 
 
@@ -189,6 +189,28 @@ def test_bags_in_object_storage(store, runs, tmp_path):
         bag.open("s3://runs/broken.bag")
     with pytest.raises(FileNotFoundError):
         bag.open("s3://runs/nothing.bag")
+
+
+def _set(values):
+    os.environ.update(values)
+
+
+def test_workers_of_a_cluster_read_object_storage_themselves(store, cluster, runs, tmp_path):
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cluster.run(_set, {name: value for name, value in os.environ.items() if name.startswith("AWS_")})
+    for path in runs.glob("*.h5"):
+        store.put(str(path), f"runs/{path.name}")
+    many, here = bag.open_many("s3://runs/*.h5"), bag.open_many(str(runs / "*.h5"))
+    found = many.map(count, scheduler=cluster)
+    assert [number for _path, number, _process in found] == [20, 21, 22, 23]
+    assert os.getpid() not in {process for _path, _number, process in found}
+    options = {"on": "10ms", "fields": {"/n": "data"}, "each": "100ms"}
+    aligned, expected = many.align(["/n"], scheduler=cluster, **options), here.align(["/n"], **options)
+    assert [one["/n/data"].tolist() for one in aligned] == [one["/n/data"].tolist() for one in expected]
+    rows = bag.open_many(many.save_catalog(tmp_path / "c.parquet", scheduler=cluster)).catalog()
+    assert [row["messages"] for row in rows] == [row["messages"] for row in here.catalog()]
 
 
 def test_urls_without_fsspec_name_the_extra(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import spawn_python
 
-from bag.cli import bag, play_options, record_options
+from bag.cli import COMMANDS, bag, play_options, record_options
 from bag.cli.stopping import Stopping
 from bag.errors import BagError, LossyError, UsageError
 from cortex.errors import CortexError
@@ -54,7 +54,8 @@ def test_ctrl_c_ends_without_a_traceback():
 
 def test_the_group_runs_as_a_module_and_lists_its_commands():
     done = subprocess.run([sys.executable, "-m", "bag.cli", "-h"], capture_output=True, text=True, check=True)
-    assert all(f"  {name} " in done.stdout for name in bag.commands)
+    assert COMMANDS
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
 
 
 def _value(option, *words):

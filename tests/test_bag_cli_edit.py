@@ -2,11 +2,16 @@
 library."""
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from damaging import contents
+from helpers import REPOSITORY
 from made_bags import sample
 
 from bag.cli import ALIASES, completions
@@ -140,5 +145,42 @@ def test_topics_and_bags_are_completed(tmp_path):
     found = completions.bags(None, None, f"{tmp_path}/a")
     assert [item.value for item in found] == [f"{tmp_path}/a.h5", f"{tmp_path}/adir/"]
 
-    context = SimpleNamespace(params={"bags": (tmp_path / "a.h5",)})
+    context = SimpleNamespace(params={"bags": (tmp_path / "a.h5",)}, args=[])
     assert [item.value for item in completions.topics(context, None, "/p")] == ["/pose"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("ver", ["verify"]),
+        ("info a", ["a.h5", "adir/"]),
+        ("cat a.h5 --topics /p", ["/pose"]),
+        ("filter a.h5 -y /", ["/counter", "/pose"]),
+        ("play a.h5 --topics /p", ["/pose"]),
+        ("export a.h5 --format csv --topics /p", ["/pose"]),
+        ("diff a.h5 a.h5 --topics /p", ["/pose"]),
+    ],
+)
+def test_a_word_that_is_begun_on_a_real_command_line_is_completed(line, offered, monkeypatch, tmp_path):
+    (tmp_path / "a.h5").write_bytes(sample("gaps").read_bytes())
+    (tmp_path / "adir").mkdir()
+    monkeypatch.chdir(tmp_path)
+    *words, begun = line.split()
+    found = ShellComplete(group, {}, "bag", "_BAG_COMPLETE").get_completions(words, begun)
+    assert [item.value for item in found] == offered
+
+
+# bash is everywhere; fish and zsh were tried by hand
+def test_bash_completes_topics_with_the_script_it_is_given(tmp_path):
+    (tmp_path / "a.h5").write_bytes(sample("gaps").read_bytes())
+    cortex = tmp_path / "cortex"
+    cortex.write_text(f'#!/bin/sh\nexec {sys.executable} -m cortex.cli "$@"\n')
+    cortex.chmod(0o755)
+    script = f'''{_run("completion", "bash").stdout}
+        COMP_WORDS=(cortex bag cat a.h5 --topics /p) COMP_CWORD=5
+        _cortex_completion cortex; echo "${{COMPREPLY[*]}}"'''
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == ["/pose"], done.stderr

@@ -1,6 +1,7 @@
 """``cortex bag export`` and ``cortex bag convert``: what they write, and how they refuse."""
 
 import csv
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -64,3 +65,33 @@ def test_convert_takes_back_what_export_wrote(tmp_path):
         assert len(opened) == 6
     missing = run("convert", tmp_path / "no.mcap")
     assert (missing.exit_code, "no.mcap" in missing.output) == (1, True)
+
+
+def test_a_damaged_bag_is_one_sentence_and_leaves_no_output(tmp_path):
+    content = bytearray(sample("robot").read_bytes())
+    content[len(content) // 3 :] = b"\xff" * (len(content) - len(content) // 3)
+    (tmp_path / "bad.h5").write_bytes(content)
+    done = run("export", tmp_path / "bad.h5", "-o", tmp_path / "o", "--format", "csv")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert str(tmp_path / "bad.h5") in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_bag_that_hdf5_does_not_survive_is_refused_before_it_is_opened_here(tmp_path, monkeypatch):
+    from bag.storage import probe
+
+    monkeypatch.setattr(probe, "_walk", lambda _path: os.abort())
+    done = run("export", sample("robot"), "-o", tmp_path / "o", "--format", "csv")
+    assert done.exit_code == 1
+    assert "HDF5 does not survive" in done.stderr
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.9])
+def test_a_cut_mcap_file_is_one_sentence_and_leaves_no_bag(tmp_path, keep):
+    pytest.importorskip("mcap")
+    assert run("export", sample("robot"), "-o", tmp_path / "r.mcap", "--format", "mcap").exit_code == 0
+    content = (tmp_path / "r.mcap").read_bytes()
+    (tmp_path / "r.mcap").write_bytes(content[: int(keep * len(content))])
+    done = run("convert", tmp_path / "r.mcap", "-o", tmp_path / "o.h5")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["r.mcap"]

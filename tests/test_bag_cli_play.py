@@ -153,3 +153,11 @@ def test_the_live_display_is_a_bar_above_a_line():
     bar, line = console.file.getvalue().splitlines()
     assert "━" in bar
     assert line == "2.0 s of 8.0 s  rate 0.5  sent 1,234  late 40 us"
+
+
+def test_the_live_display_says_what_keys_do_where_there_are_keys():
+    console = Console(width=80, file=io.StringIO())
+    console.print(tables.playing(bag.PlayProgress(0, 8_000_000_000, 0, 1, 0, next_in_ns=184_000_000_000), "q quit"))
+    _bar, line, keys = console.file.getvalue().splitlines()
+    assert line.endswith("next message in 184 s")
+    assert keys == "q quit"

@@ -1,10 +1,12 @@
 """The clock of a replay, on imagined time: deadlines, rate, pause, step, jump, and no drift."""
 
+import os
+import signal
 import threading
 
 import pytest
 
-from bag.clock import ManualClock, PlayerClock
+from bag.clock import Bell, ManualClock, PlayerClock
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -139,3 +141,27 @@ def test_a_real_clock_is_never_early():
     for at in range(0, 20 * MS, MS):
         assert clock.sleep_until(at) >= 0
         assert clock.real_ns() >= clock.deadline(at)
+
+
+def test_a_bell_wakes_one_waiter_once_also_one_that_comes_later():
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    assert bell.wait(30)
+    assert not bell.wait(0.001)
+    bell.ring()
+    assert bell.wait(30)
+
+
+def test_a_signal_handler_may_stop_the_clock_at_any_moment():
+    clock = PlayerClock()
+    clock.jump(0)
+    before = signal.signal(signal.SIGUSR1, lambda *_: clock.stop())
+    sender = threading.Thread(target=lambda: [os.kill(os.getpid(), signal.SIGUSR1) for _ in range(50)])
+    try:
+        sender.start()
+        assert clock.sleep_until(3600 * S) is None
+        sender.join(30)
+        assert not sender.is_alive()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

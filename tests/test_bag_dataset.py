@@ -11,6 +11,7 @@ from made_bags import MS, T0, sample, samples, write
 import bag
 from bag.plain import PlainMessage
 from bag.robot import digest
+from bag.storage.topic_reader import TopicReader
 from cortex.messages.standard import ArrayMessage, DictMessage, IntMessage, StringMessage
 
 NAMES = ["custom", "gaps", "robot"]
@@ -231,3 +232,16 @@ def test_wall_clock_steps_do_not_disturb_ranges(tmp_path):
     with bag.open(tmp_path / "step.h5") as run:
         assert (np.diff(run["/n"].monotonic_times) >= 0).all()
         assert [message.data for message in run["/n"].between("8ms")] == [8, 9, 10]
+
+
+def test_a_range_and_a_moment_cost_a_few_rows_of_a_long_index(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.h5", {"/a": [(number * MS, IntMessage(number)) for number in range(5000)]})
+    with bag.open(path) as run:
+        read = []
+        index = TopicReader.index
+        monkeypatch.setattr(TopicReader, "index", lambda *where: read.append(where[2] - where[1]) or index(*where))
+        part = run.between(1.0, 2.0)
+        assert (len(part["/a"]), len(run["/a"].between(4.0, -0.1))) == (1000, 899)
+        assert [run["/a"].at(1.2345, method).data for method in ("previous", "next", "nearest")] == [1234, 1235, 1234]
+        assert sum(read) < 150
+        assert part["/a"].times.tolist() == run["/a"].times[1000:2000].tolist()

@@ -1,11 +1,14 @@
 """Large rows read straight from the file are the rows that HDF5 reads; what is elsewhere is left to HDF5."""
 
 import struct
+from contextlib import closing
 
+import h5py
 import numpy as np
 import pytest
 
 from bag.direct import DirectColumn, DirectFile
+from bag.edit import FilterOptions, filter_bag
 from bag.records import Channel
 from bag.storage import BagWriter
 from bag.storage.reader import BagReader
@@ -20,7 +23,7 @@ def write(path, shape):
     with BagWriter(path) as writer:
         channel = writer.add_channel(Channel(0, "/a", "ArrayMessage", fingerprint, "n", "ipc:///d/topics/a.sock"))
         for number in range(COUNT):
-            body = ArrayMessage(np.random.default_rng(number).integers(0, 255, shape, np.uint8)).to_frames(0)[1:]
+            body = ArrayMessage(np.random.default_rng(number).integers(0, 4, shape, np.uint8)).to_frames(0)[1:]
             parts = [bytes(memoryview(part).cast("B")) for part in body]
             frames.append([struct.pack(">QQQ", fingerprint, 1000 + number, number), *parts])
             writer.append(channel.id, [(1000 + number, number, [b"/a", *frames[-1]])])
@@ -53,6 +56,27 @@ def test_large_rows_are_read_directly_and_are_the_same(shape, opened):
     assert isinstance(topic.column(topic.buffer_columns()[0].number), DirectColumn)
     assert [[bytes(part) for part in parts] for parts in topic.frames(0, COUNT)] == frames
     assert [[bytes(part) for part in parts] for parts in topic.frames(2, 4)] == frames[2:4]
+
+
+@pytest.mark.parametrize("raw", [(), (0, 3), tuple(range(COUNT))])
+def test_raw_rows_beside_compressed_ones_are_read_directly(raw, tmp_path, monkeypatch):
+    frames = write(tmp_path / "run.h5", (256, 300, 3))
+    filter_bag(tmp_path / "run.h5", tmp_path / "packed.h5", FilterOptions(compression="gzip"))
+    with BagReader(tmp_path / "packed.h5") as reader:
+        path = reader.topics["/a"].buffer_columns()[0].path
+    with h5py.File(tmp_path / "packed.h5", "r+") as file:
+        values = file[path].id
+        passed_over = (1 << values.get_create_plist().get_nfilters()) - 1
+        assert passed_over
+        for row in raw:
+            values.write_direct_chunk((row, 0, 0, 0), frames[row][-1], filter_mask=passed_over)
+    direct = []
+    read = DirectFile.read
+    monkeypatch.setattr(DirectFile, "read", lambda *found: direct.append(found) or read(*found))
+    with BagReader(tmp_path / "packed.h5") as reader, closing(DirectFile(tmp_path / "packed.h5")) as file:
+        file.improve(reader.topics["/a"])
+        assert [[bytes(part) for part in parts] for parts in reader.topics["/a"].frames(0, COUNT)] == frames
+    assert len(direct) == len(raw)
 
 
 def test_small_rows_are_read_as_ever(opened):

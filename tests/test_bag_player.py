@@ -1,9 +1,11 @@
 """The player on imagined time with real sockets: what is sent, in which order, when, and under which headers."""
 
+import gc
 import threading
 import time
 
 import pytest
+import zmq
 from helpers import wait_until
 from recordings import MS, START_NS, Ear, Line, address_of, chat, frames_of, write_bag
 
@@ -377,3 +379,38 @@ def test_playing_twice_plays_twice(recording, cortex_dir, discovery):
         report = player.play()
         ear.hear(40)
     assert report.sent == 20
+
+
+def test_subscribers_have_the_delay_to_find_the_topics(recording, cortex_dir, discovery):
+    clock, begun = ManualClock(), []
+    with Player(recording, PlayOptions(delay_ns=3_000 * MS), clock=clock) as player:
+        player.play(before=lambda _topic: begun.append(clock.real_ns()))
+    assert begun[0] >= 3_000 * MS
+
+
+def test_garbage_is_not_collected_while_playing(recording, cortex_dir, discovery):
+    collecting = []
+    with Player(recording, options(wait_for_subscribers=0, immediate=True)) as player:
+        player.play(before=lambda _topic: collecting.append(gc.isenabled()))
+    assert not any(collecting)
+    assert gc.isenabled()
+
+
+def test_kept_alive_it_stays_registered_until_it_is_stopped(recording, cortex_dir, discovery):
+    chosen = options(wait_for_subscribers=0, immediate=True, keep_alive=True)
+    with Player(recording, chosen) as player, DiscoveryClient(discovery.address) as client:
+        thread = threading.Thread(target=player.play)
+        thread.start()
+        wait_until(lambda: player.progress().sent == 20)
+        assert [info.name for info in client.list_topics()] == ["/chat"]
+        assert thread.is_alive()
+        player.stop()
+        thread.join(30)
+        assert client.list_topics() == []
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [({}, 1000), ({"queue_size": 7}, 7)])
+def test_queues_are_as_long_as_asked_for(chosen, expected, recording, cortex_dir, discovery):
+    with Player(recording, options(**chosen)) as player:
+        player.announce()
+        assert player._stage._publisher(0)._socket.get(zmq.SNDHWM) == expected

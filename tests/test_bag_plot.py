@@ -4,11 +4,12 @@ import sys
 
 import numpy as np
 import pytest
-from made_bags import sample
+from made_bags import sample, write
 
 import bag
 from bag import plot
 from bag.errors import MissingExtraError
+from cortex.messages.standard import StringMessage
 
 
 def _pixels(name, output):
@@ -27,6 +28,19 @@ def test_red_is_what_is_missing(name, missing, tmp_path):
     pixels = _pixels(name, tmp_path / "timeline.png")
     assert (_count(pixels, plot.MISSING) > 0) is missing
     assert _count(pixels, plot.DENSE) > 0
+
+
+def test_a_few_messages_are_lines_and_not_a_band(tmp_path):
+    image = pytest.importorskip("matplotlib.image")
+    shares = []
+    for count in (2, 200):
+        messages = [(StringMessage(data="x"), at * 10**9 * 200 // count) for at in range(count)]
+        path = write(tmp_path / f"{count}.h5", {"/t": [(at, message) for message, at in messages]})
+        with bag.open(path) as run:
+            plot.timeline(run, tmp_path / "timeline.png")
+        pixels = image.imread(tmp_path / "timeline.png")[..., :3]
+        shares.append(_count(pixels, plot.DENSE) / pixels[..., 0].size)
+    assert shares[0] < 0.01 < 0.05 < shares[1]
 
 
 def test_more_topics_make_a_taller_picture(tmp_path):

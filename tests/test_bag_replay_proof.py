@@ -4,16 +4,18 @@ import json
 import os
 import signal
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import spawn_python, wait_until
-from recordings import Ear, address_of, chat, frames_of, write_bag
+from recordings import Ear, Line, address_of, chat, frames_of, write_bag
 
 import bag
 from bag.proof import prove
 from bag.records import Channel
+from bag.robot import NODES
 from bag.storage import BagWriter
 from cortex import Publisher
 from cortex.codec import pack_document
@@ -79,6 +81,57 @@ def test_every_standard_type_and_unknown_ones_come_back_byte_for_byte(of_all_typ
     assert proof.equal, [topic for topic in proof.difference.topics if not topic.equal]
     assert {topic.topic.split("/")[-1] for topic in proof.difference.topics} == samples().keys()
     assert proof.played.sent == 3 * len(samples())
+
+
+def test_the_replay_of_the_demo_robot_recorded_again_is_the_recording(tmp_path, cortex_dir, discovery):
+    path = tmp_path / "robot.h5"
+    options = bag.RecordOptions(all_topics=True, discovery_address=discovery.address)
+    with ExitStack() as stack:
+        recorder = stack.enter_context(bag.Recorder(path, options))
+        for node in NODES:
+            words = [node, "--discovery-address", discovery.address, "--log", str(tmp_path / node), "--duration", "1.5"]
+            process = stack.enter_context(spawn_python(["-m", "bag.robot", *words], stdin=-1))
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        wait_until(
+            lambda: len([topic for topic in recorder.statistics().topics if topic.messages > 5]) >= 6, timeout=60
+        )
+    info = recorded_info(path)
+    proof = prove([path], bag.PlayOptions(discovery_address=discovery.address))
+    assert proof.equal, [topic for topic in proof.difference.topics if not topic.equal]
+    assert {topic.topic: topic.same for topic in proof.difference.topics} == info
+    assert all(topic.same_identity and topic.in_order for topic in proof.difference.topics)
+
+
+def recorded_info(path):
+    with bag.open(path) as run:
+        return {topic.topic: topic.messages for topic in run.info().topics}
+
+
+@pytest.mark.parametrize("name", ["robot", "gaps", "custom"])
+def test_the_sample_bags_come_back_as_they_are(name, cortex_dir):
+    sample = Path(__file__).resolve().parent.parent / "sample_data" / f"{name}.h5"
+    proof = prove([sample], bag.PlayOptions(relocate=True, lossless=True))
+    assert proof.equal, [topic for topic in proof.difference.topics if not topic.equal]
+    assert {topic.topic: topic.same for topic in proof.difference.topics} == recorded_info(sample)
+
+
+def test_what_is_still_being_recorded_is_played_as_of_its_last_commit(tmp_path, cortex_dir, discovery):
+    path = tmp_path / "run.h5"
+    with BagWriter(path) as writer:
+        fingerprint, address = StringMessage.fingerprint(), address_of(cortex_dir, "/chat")
+        channel = writer.add_channel(Channel(0, "/chat", "StringMessage", fingerprint, "talker", address))
+        for line in chat(40):
+            if line.sequence == 20:
+                writer.commit()
+            writer.append(channel.id, [(START_NS, line.sequence * MS, [b"/chat", *frames_of(line)])])
+        with Ear(cortex_dir, "/chat") as ear, _play(path, "--wait-for-subscribers", "--immediate") as process:
+            _output, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+            ear.hear(20)
+        writer.append(channel.id, [(START_NS, 40 * MS, [b"/chat", *frames_of(Line("/chat", 400, 40))])])
+    assert ear.frames == [frames_of(line) for line in chat(20)]
+    assert recorded_info(path) == {"/chat": 41}
 
 
 # --- deaths of the player

@@ -1,6 +1,7 @@
 """The timetable against the plain truth: every message once, by time, equal times in the order of the recording."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from helpers import wait_until
@@ -11,7 +12,7 @@ from recordings import Line, frames_of, write_bag
 from bag import lanes, schedule
 from bag.errors import IntegrityError
 from bag.lanes import Lane, time_line_zeros
-from bag.readahead import ReadAhead
+from bag.readahead import REST, ReadAhead
 from bag.schedule import Batch, timetable
 from bag.storage.reader import BagReader
 
@@ -155,3 +156,16 @@ def test_reading_ends_when_nobody_wants_more():
     with ReadAhead((_batch(number) for number in range(10**9)), 1000) as ahead:
         ahead.wait_ready()
     assert threading.active_count() == before
+
+
+def test_reading_rests_unless_what_is_ready_runs_short(monkeypatch):
+    rests = []
+    monkeypatch.setattr("bag.readahead.time", SimpleNamespace(sleep=rests.append))
+    with ReadAhead([Batch([0], [0], [[b""]], 60)], 100) as ahead:
+        ahead.wait_ready()
+        ahead.rest(1_000_000)
+        batches = iter(ahead)
+        next(batches)
+        assert next(batches, None) is None
+        ahead.rest(1_000_000)
+    assert rests == [REST * 0.001]

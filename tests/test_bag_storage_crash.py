@@ -5,17 +5,37 @@ and notes, is recorded write by write. From each state (and from that in the mid
 again; so are the states that opening it goes through itself.
 """
 
+import os
 import shutil
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from storage_kit import MONO, WALL, Disk, channel_on, frames_of, images, lay_out, memory_directory, plain, row_of
+from storage_kit import (
+    MONO,
+    WALL,
+    Disk,
+    channel_on,
+    frames_of,
+    images,
+    lay_out,
+    memory_directory,
+    plain,
+    row_of,
+    stored,
+)
 
+from bag.bagset import BagSet
+from bag.buffer import Skipped
+from bag.options import RecordOptions
+from bag.storage.disk import crc32
 from bag.storage.reader import BagReader
 from bag.storage.resume import roll_forward
+from bag.storage.sidecars import Sidecars
 from bag.storage.writer import BagWriter
 
 
@@ -238,3 +258,144 @@ def test_a_recovery_that_is_interrupted_again_and_again_keeps_large_frames(tmp_p
     for _done, files in images(recovery.operations, start):
         lay_out(files, tmp_path)
         check_opens(tmp_path, run, promised)
+
+
+# --- a series of files, with topics that come late
+
+
+SERIES_SLICES = 3
+LOST = (9, 11)
+
+
+class Series(Run):
+    """The same for a recording that is split: `writer` is the whole series."""
+
+    def add(self, topic, node="node"):
+        channel = replace(channel_on(topic, node=node), id=len(self.channels))
+        self.writer.enter(channel, None)
+        self.channels[topic] = channel.id
+        self.sent[topic] = []
+        self.promise()
+
+    def note(self, topic, first, last):
+        item = Skipped(self.channels[topic], "lost_by_us", first, last, WALL + self.clock, last - first + 1)
+        self.writer.skip(item)
+        self.promise()
+
+    def commit(self):
+        self.writer.commit(WALL + self.clock, MONO + self.clock)
+        self.promise()
+
+
+def record_series(directory):
+    """Two splits; of five topics two come late, one of them only in the last file."""
+    disk = Disk(names=lambda path: path.name)
+    with watched_names(disk, directory):
+        run = Series(BagSet(directory / NAME, RecordOptions(all_topics=True), numbered=True, opener=disk), disk)
+        run.writer.open(MONO)
+        for topic in ("/imu", "/camera/image", "/log"):
+            run.add(topic)
+        sequence = dict.fromkeys(("/imu", "/camera/image", "/log", "/lidar", "/odd"), 0)
+
+        def send(topic, make, count):
+            first = sequence[topic]
+            run.append(topic, *[make(k) for k in range(first, first + count)])
+            sequence[topic] = first + count
+
+        for step in range(6):
+            send("/imu", small, 5)
+            send("/log", words, 2)
+            send("/camera/image", large, step % 2)
+            if step == 1:
+                run.add("/lidar")
+                run.note("/imu", LOST[0] + 1, LOST[1])
+                sequence["/imu"] = LOST[1] + 1
+            if step >= 1:
+                send("/lidar", lambda k: cloud(k, (k * 7) % 5 * 500), 2)
+            if step == 4:
+                run.add("/odd")
+                send("/odd", changing, 3)
+            if step in (0, 3):
+                run.commit()
+            if step in (2, 3):
+                run.writer.split(MONO + run.clock)
+                run.promise()
+        run.writer.close()
+        run.promise()
+    return run
+
+
+@contextmanager
+def watched_names(disk, directory):
+    """Files that are renamed and removed are among the operations, too."""
+    replace_file, rename, unlink = os.replace, os.rename, Path.unlink
+
+    def moving(call):
+        def moved(source, target):
+            if Path(target).parent == directory:
+                disk.operations.append((Path(source).name, "rename", 0, Path(target).name.encode()))
+            call(source, target)
+
+        return moved
+
+    def removed(path, missing_ok=False):
+        if path.parent == directory and path.exists():
+            disk.operations.append((path.name, "unlink", 0, b""))
+        unlink(path, missing_ok=missing_ok)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", moving(replace_file))
+        patch.setattr(os, "rename", moving(rename))
+        patch.setattr(Path, "unlink", removed)
+        yield
+
+
+@pytest.fixture(scope="module")
+def recorded_series():
+    for directory in memory_directory():
+        yield record_series(directory)
+
+
+def check_series(directory, run, promised, known):
+    """Every file opens; together they hold all that was promised, once, and tell of no loss but the one told."""
+    found, lost = {}, set()
+    for path in sorted(directory.glob("run_*.h5")):
+        key = (path.name, crc32(path.read_bytes()))
+        alone = not Sidecars(path).exist()
+        if not alone or key not in known:
+            with BagReader(path, opener=Disk(keep=False)) as reader:
+                assert reader.rolled_forward is None or not reader.rolled_forward.problem
+                told = ({topic: stored(reader, topic) for topic in reader.topics}, gaps_of(reader))
+            if alone:
+                known[key] = told
+        else:
+            told = known[key]
+        for topic, messages in told[0].items():
+            found.setdefault(topic, []).extend(messages)
+        lost |= told[1]
+    for topic, messages in found.items():
+        assert messages == run.sent[topic][: len(messages)], topic
+    for topic, count in promised.items():
+        assert len(found.get(topic, [])) >= count, topic
+    # in the ledger of the file it happened in, never as a loss before us in a later one
+    assert lost <= {("/imu", "lost_by_us", LOST[0] + 1, LOST[1])}
+    if len(found.get("/imu", [])) > LOST[0] + 1:
+        assert lost
+
+
+def gaps_of(reader):
+    told = ((topic, gap) for topic in reader.topics for gap in reader.gaps(topic))
+    return {(topic, gap.kind, gap.first_sequence, gap.last_sequence) for topic, gap in told}
+
+
+@pytest.mark.parametrize("part", range(SERIES_SLICES))
+def test_no_crash_point_of_a_series_loses_anything(recorded_series, tmp_path, part):
+    run, known, points = recorded_series, {}, 0
+    for number, (done, files) in enumerate(images(run.disk.operations)):
+        if number % SERIES_SLICES == part:
+            points += 1
+            lay_out(files, tmp_path)
+            check_series(tmp_path, run, at(run.promised, done), known)
+    assert points > 100
+    assert len({name for name, _crc in known}) >= 2
+    print(f"{points} crash points of a series")

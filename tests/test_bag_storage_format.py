@@ -132,7 +132,7 @@ def test_every_chunk_has_a_checksum_that_holds(tmp_path):
     data = path.read_bytes()
     with h5py.File(path) as file, BagReader(path) as reader:
         rows = [*file["_bag/checksums"][()].tolist(), *file["_bag/open_chunks"][()].tolist()]
-        for column, crc, size, _chunk, offset in rows:
+        for column, crc, size, _chunk, offset, _packed in rows:
             assert crc32(data[offset : offset + size]) == crc, column
         covered = {(column, chunk): size for column, _crc, size, chunk, _offset in rows}
         paths = {column.number: column.path for column in reader._definitions.columns[0]}

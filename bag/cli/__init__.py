@@ -8,50 +8,71 @@ error's own exit code: 0 done, 1 error, 2 wrong usage, 3 done but lossy.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import click
 
-from bag.cli.attach_schema import attach_schema
-from bag.cli.cat import cat
-from bag.cli.completions import completion
-from bag.cli.compress import compress, decompress
-from bag.cli.convert import convert
-from bag.cli.ctl import ctl
-from bag.cli.demo import demo
-from bag.cli.diff import diff_command
-from bag.cli.du import du
-from bag.cli.export import export
-from bag.cli.filter import filter_command
-from bag.cli.info import info
-from bag.cli.mark import mark
-from bag.cli.merge import merge_command
-from bag.cli.play import play
-from bag.cli.record import record
-from bag.cli.recover import recover_command
-from bag.cli.verify import verify_command
 from bag.errors import BagError
-from bag.render import clean
 from cortex.errors import CortexError
 
 __all__ = ["bag"]
 
+# where each command lives, and what it is called there; it is imported when it is called
+COMMANDS = {
+    "attach-schema": "attach_schema:attach_schema",
+    "cat": "cat:cat",
+    "completion": "completions:completion",
+    "compress": "compress:compress",
+    "convert": "convert:convert",
+    "ctl": "ctl:ctl",
+    "decompress": "compress:decompress",
+    "demo": "demo:demo",
+    "diff": "diff:diff_command",
+    "du": "du:du",
+    "export": "export:export",
+    "filter": "filter:filter_command",
+    "info": "info:info",
+    "mark": "mark:mark",
+    "merge": "merge:merge_command",
+    "play": "play:play",
+    "record": "record:record",
+    "recover": "recover:recover_command",
+    "verify": "verify:verify_command",
+}
 # words that hands know from other tools
 ALIASES = {"echo": "cat", "doctor": "verify", "reindex": "recover", "cut": "filter"}
 
 
 class _Group(click.Group):
-    """A click group at whose border the library's errors become exit codes."""
+    """A click group at whose border the library's errors become exit codes; `places` are as in COMMANDS."""
+
+    def __init__(self, *arguments: Any, places: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._places = places or {}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, or of the name it stands for."""
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        name = ALIASES.get(cmd_name, cmd_name)
+        place = self._places.get(name)
+        if place is None:
+            return super().get_command(ctx, name)
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(import_module(f"bag.cli.{module}"), attribute)
+        return command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted({*super().list_commands(ctx), *self._places})
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
         except (BagError, CortexError) as error:
+            from bag.render import clean
+
             click.echo(clean(f"Error: {error}"), err=True)
             ctx.exit(error.exit_code if isinstance(error, BagError) else 1)
         except OSError as error:
@@ -62,17 +83,9 @@ class _Group(click.Group):
             ctx.exit(1)
 
 
-@click.group(name="bag", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name="bag", cls=_Group, places=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def bag() -> None:
     """Record, inspect and replay topics.
 
     Example: cortex bag record -a -o run.h5
     """
-
-
-_COMMANDS: tuple[click.Command, ...] = (record, ctl, info, play, diff_command, demo, export, convert)
-_COMMANDS += (cat, verify_command, recover_command, filter_command, merge_command, compress, decompress)
-_COMMANDS += (mark, attach_schema, du, completion)
-
-for _command in _COMMANDS:
-    bag.add_command(_command)

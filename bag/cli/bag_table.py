@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bag import BagInfo, Gap, TopicSummary
-from bag.cli.tables import make_table, missing
+from bag.cli.tables import make_table, missing, plural
 from bag.render import clean, local_time
-from bag.rhythm import Rhythm
 from bag.units import format_count, format_duration, format_hz, format_size
+
+if TYPE_CHECKING:
+    from bag.records import BagInfo, Gap, TopicSummary
+    from bag.rhythm import Rhythm
 
 MAX_GAPS = 50
 KINDS = {
@@ -29,22 +32,24 @@ def table(
     rhythms: Mapping[str, Rhythm],
     marks: Sequence[tuple[str, int]],
     gaps: Mapping[str, Sequence[Gap]],
+    compression: str = "",
 ) -> RenderableType:
-    """What a bag holds."""
-    parts: list[RenderableType] = [_head(one, marks), "", _topics(one, rhythms)]
+    """What a bag holds; `compression` says how it is packed, if it is."""
+    parts: list[RenderableType] = [_head(one, marks, compression), "", _topics(one, rhythms)]
     for name, found in gaps.items():
         parts += ["", *_gap_lines(name, found, one.start_ns or 0)]
     return Group(*parts)
 
 
-def _head(one: BagInfo, marks: Sequence[tuple[str, int]]) -> Table:
+def _head(one: BagInfo, marks: Sequence[tuple[str, int]], compression: str) -> Table:
     start = "" if one.start_ns is None else f"{local_time(one.start_ns)} ({one.start_ns} ns)"
     facts = [
         ("Bag", f"{one.path} ({format_size(one.size_bytes)})"),
         ("Start", start),
         ("Duration", format_duration(one.duration_ns)),
         ("Messages", f"{format_count(one.messages)} ({format_size(one.bytes)})"),
-        ("Closed", "cleanly" if one.closed_cleanly else "NOT cleanly: the recorder was interrupted"),
+        ("Compression", compression),
+        ("Closed", _closed(one)),
         ("Host", one.host),
         ("Description", one.description),
         *one.custom_data.items(),
@@ -57,10 +62,17 @@ def _head(one: BagInfo, marks: Sequence[tuple[str, int]]) -> Table:
     return head
 
 
+def _closed(one: BagInfo) -> str:
+    if one.live:
+        return "not yet: it is being recorded, this is its last commit"
+    return "cleanly" if one.closed_cleanly else "NOT cleanly: the recorder was interrupted"
+
+
 def _topics(one: BagInfo, rhythms: Mapping[str, Rhythm]) -> Table:
     rows = make_table("Topic", "Type", "Node", "Messages", "Hz", "min", "median", "max", "Size", "Share", "Missing")
     for topic in one.topics:
         rhythm = rhythms[topic.topic]
+        about = "~" if rhythm.hz_sampled else ""
         missing = _missing_text(topic)
         rows.add_row(
             clean(topic.topic),
@@ -68,9 +80,7 @@ def _topics(one: BagInfo, rhythms: Mapping[str, Rhythm]) -> Table:
             clean(topic.node),
             format_count(topic.messages),
             format_hz(topic.hz),
-            format_hz(rhythm.hz_min),
-            format_hz(rhythm.hz_median),
-            format_hz(rhythm.hz_max),
+            *(f"{about}{format_hz(hz)}" for hz in (rhythm.hz_min, rhythm.hz_median, rhythm.hz_max)),
             format_size(topic.bytes),
             f"{topic.bytes / one.bytes:.1%}" if one.bytes else "-",
             Text(missing or "-", style="bold red" if topic.lost_by_us or topic.lost_before_us else ""),
@@ -85,7 +95,8 @@ def _missing_text(topic: TopicSummary) -> str:
         by_us=topic.lost_by_us,
         restarts=topic.restarts,
     )
-    more = [f"{format_count(topic.throttled)} left out on purpose" if topic.throttled else ""]
+    more = [plural(topic.gaps, "gap") if topic.gaps else ""]
+    more += [f"{format_count(topic.throttled)} left out on purpose" if topic.throttled else ""]
     more.append(f"{format_count(topic.malformed)} malformed" if topic.malformed else "")
     return ", ".join(part for part in (text, *more) if part)
 

@@ -47,9 +47,11 @@ def topics(context: click.Context, _parameter: click.Parameter, incomplete: str)
 
 
 def _bags_of(context: click.Context) -> Iterable[Path]:
-    for name in ("bag_path", "bags"):
+    for name in ("bag_path", "bags", "bag_a", "bag_b"):
         value = context.params.get(name)
-        yield from value if isinstance(value, tuple) else [value] if value else []
+        yield from map(Path, value if isinstance(value, tuple) else [value] if value else [])
+    # an option that still waits for its value keeps click from sorting the words before it
+    yield from (Path(word) for word in context.args if word.endswith(SUFFIXES))
 
 
 # only what is written down: a bag that was not closed is left alone
@@ -66,6 +68,8 @@ def _topics_of(path: Path) -> list[tuple[str, str]]:
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print the script that teaches SHELL to complete `cortex`: commands, options, bags and topics.
+
+    It works in shells that are opened afterwards. In ~/.zshrc it must stand behind compinit.
 
     \b
     Examples:

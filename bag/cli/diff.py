@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from bag.cli import options, play_options, views
 from bag.differences import DiffReport, TopicDiff, diff
+from bag.storage.probe import untrusted
 from bag.units import format_count, format_duration
 
 
@@ -34,7 +36,9 @@ def diff_command(bag_a: str, bag_b: str, as_json: bool, **chosen: Any) -> None:
       cortex bag diff run.h5 again.h5
       cortex bag diff run.h5 "again_*.h5" --time-tolerance 5ms
     """
-    report = diff(_files(bag_a), _files(bag_b), **chosen)
+    one, other = _files(bag_a), _files(bag_b)
+    with untrusted(*map(Path, [*one, *other])):
+        report = diff(one, other, **chosen)
     if as_json:
         views.echo_event("summary", report)
     else:

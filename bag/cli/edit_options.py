@@ -152,7 +152,12 @@ count_opt = click.option(
     "-n", "--num-messages", "limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many messages."
 )
 text_arg = click.argument("text", metavar="TEXT")
-at_opt = click.option("--at", required=True, metavar="WHEN", help="The moment to mark; as --start of filter.")
+at_opt = click.option(
+    "--at",
+    required=True,
+    metavar="WHEN",
+    help="The moment: 12.5 (seconds from the start), -5 (from the end), 2026-01-31T12:00:00, or ns since 1970.",
+)
 columns_opt = click.option("--columns", is_flag=True, help="Show every dataset, not only topics.")
 topic_opt = click.option(
     "-t", "--topic", "only", multiple=True, metavar="TOPIC", shell_complete=completions.topics,
@@ -162,6 +167,11 @@ sort_opt = click.option(
     "--sort",
     type=click.Choice(["name", "type", "count", "hz", "size", "lost"]),
     help="Order of the topics. Default: as they came.",
+)
+exact_opt = click.option(
+    "--exact",
+    is_flag=True,
+    help="Look at the interval before each message of a long bag, not at a part of them; takes longer.",
 )
 plot_opt = click.option(
     "--plot",

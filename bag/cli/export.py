@@ -46,7 +46,8 @@ def export(bags: tuple[str, ...], output: Path, format_: str, **chosen: Any) -> 
     from bag.catalog import Bags
     from bag.dataset import open_bag
     from bag.exporting import ExportBag
-    from bag.parts import expand
+    from bag.parts import expand, is_url
+    from bag.storage.probe import untrusted
 
     details = {name: chosen[name] for name in ("image_format", "fps", "state", "action", "task") if chosen[name]}
     work = ExportBag(
@@ -57,14 +58,15 @@ def export(bags: tuple[str, ...], output: Path, format_: str, **chosen: Any) -> 
         force=chosen["force"],
         options=_fitting(format_, details),
     )
-    if not chosen["each"] and not chosen["scheduler"]:
-        with open_bag(bags) as run, _progress() as progress:
-            work(run, progress)
-        return
     paths = expand(bags)
-    with _progress() as progress:
-        for done, made in enumerate(Bags(paths).iterate(work.into_directory(paths), scheduler=chosen["scheduler"]), 1):
-            progress(Path(made).name, done, len(paths))
+    with untrusted(*(Path(path) for path in paths if not is_url(path))), _progress() as progress:
+        if not chosen["each"] and not chosen["scheduler"]:
+            with open_bag(paths) as run:
+                work(run, progress)
+            return
+        made = Bags(paths).iterate(work.into_directory(paths), scheduler=chosen["scheduler"])
+        for done, written in enumerate(made, 1):
+            progress(Path(written).name, done, len(paths))
 
 
 def _moment(text: str | None) -> float | str | None:

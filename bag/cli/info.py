@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 import bag
-from bag.cli import bag_table, edit_options, options, views
+from bag.cli import bag_table, edit_options, options, price, views
 from bag.errors import UsageError
 from bag.records import BagInfo, TopicSummary
 from bag.rhythm import Rhythm, rhythms
+from bag.storage.price import price_of
 from bag.storage.probe import untrusted
 
 _SORTS: dict[str, Callable[[TopicSummary], Any]] = {
@@ -28,15 +29,23 @@ _SORTS: dict[str, Callable[[TopicSummary], Any]] = {
 
 @click.command()
 @options.together(
-    edit_options.bags_arg, edit_options.topic_opt, edit_options.sort_opt, edit_options.plot_opt, options.json_opt
+    edit_options.bags_arg,
+    edit_options.topic_opt,
+    edit_options.sort_opt,
+    edit_options.exact_opt,
+    edit_options.plot_opt,
+    options.json_opt,
 )
-def info(bags: tuple[Path, ...], only: tuple[str, ...], sort: str | None, plot: Path | None, as_json: bool) -> None:
+def info(
+    bags: tuple[Path, ...], only: tuple[str, ...], sort: str | None, exact: bool, plot: Path | None, as_json: bool
+) -> None:
     """Show what is in each BAG: topics, counts, rates, sizes and losses.
 
     Hz is the mean rate; beside it stand the slowest, median and fastest rate, from the longest, median and shortest
-    interval between two arrivals. `Lost before us` was dropped by the publisher's queue, `lost by us` by the recorder;
-    the two are never summed. --topic also lists every gap. With --json the output is one object for one bag and a list
-    of objects for several. --plot draws one picture of one bag.
+    interval between two arrivals. Of a long bag a part of the intervals is looked at, and the rates have a ~, unless
+    --exact is given. `Lost before us` was dropped by the publisher's queue, `lost by us` by the recorder; the two are
+    never summed. --topic also lists every gap. With --json the output is one object for one bag and a list of objects
+    for several. --plot draws one picture of one bag.
 
     \b
     Examples:
@@ -51,15 +60,17 @@ def info(bags: tuple[Path, ...], only: tuple[str, ...], sort: str | None, plot: 
     documents = []
     for number, path in enumerate(bags):
         with untrusted(path), bag.open(path) as run:
-            one, found = _chosen(run.info(), only, sort), rhythms(path)
+            one, found = _chosen(run.info(), only, sort), rhythms(run.reader, exact=exact)
             marks = list(run.marks)
             gaps = {topic: run[topic].gaps() for topic in only}
+            cost = price_of(run.reader)
             if plot is not None:
                 _draw(run, plot)
         if as_json:
-            documents.append(_document(one, found, marks, gaps))
+            documents.append(_document(one, found, marks, gaps) | {"compression": views.to_json(cost)})
         else:
-            views.console().print(*[""] * (number > 0), bag_table.table(one, found, marks, gaps), sep="\n")
+            table = bag_table.table(one, found, marks, gaps, price.of_bag(cost))
+            views.console().print(*[""] * (number > 0), table, sep="\n")
     if as_json:
         click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))
     elif plot is not None:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import click
 
 from bag import units
+from bag.cli import completions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -66,7 +67,14 @@ discovery_address_opt = click.option(
 )
 json_opt = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs on standard output.")
 
-bags_arg = click.argument("bags", metavar="BAG...", nargs=-1, required=True, type=click.Path(path_type=Path))
+bags_arg = click.argument(
+    "bags",
+    metavar="BAG...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=completions.bags,
+)
 
 # demo
 output_dir_opt = click.option(
@@ -106,7 +114,11 @@ export_output_opt = click.option(
     help="The file or directory to make; it appears when it is complete.",
 )
 export_topics_opt = click.option(
-    "--topics", multiple=True, metavar="TOPIC", help="Take only this topic; repeatable. Default: all topics."
+    "--topics",
+    multiple=True,
+    metavar="TOPIC",
+    shell_complete=completions.topics,
+    help="Take only this topic; repeatable. Default: all topics.",
 )
 export_start_opt = click.option(
     "--start", metavar="TIME", help="Begin here: seconds from the start, negative from the end, 1.5s, or ISO 8601."
@@ -134,7 +146,7 @@ import_source_arg = click.argument("source", metavar="SOURCE", type=click.Path(p
 import_output_opt = click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="The bag to write. Default: SOURCE as .h5."
 )
-bag_sources_arg = click.argument("bags", metavar="BAG...", nargs=-1, required=True)
+bag_sources_arg = click.argument("bags", metavar="BAG...", nargs=-1, required=True, shell_complete=completions.bags)
 
 
 def together(*decorators: Decorator[Command]) -> Decorator[Command]:

@@ -16,11 +16,14 @@ from bag.cli.diff import differences
 from bag.cli.keys import Keys
 from bag.cli.stopping import Stopping
 from bag.errors import LossyError
+from bag.precedence import READER, Precedence
 from bag.proof import prove
+from bag.storage.probe import untrusted
 
 _TICK_S = 0.1
 _SEEK_S = 5.0
 _RATE_STEP = 0.1
+_HINT = "SPACE pause   s step   up/down speed   [ ] seek 5 s   q quit"
 _ORDERS = {"sent": "publish", "received": "log"}
 
 
@@ -57,6 +60,7 @@ _ORDERS = {"sent": "publish", "received": "log"}
     play_options.skip_empty_opt,
     play_options.queue_size_opt,
     play_options.read_ahead_opt,
+    play_options.realtime_opt,
     play_options.keep_alive_opt,
     play_options.keyboard_opt,
     play_options.verify_opt,
@@ -88,7 +92,7 @@ def play(
       cortex bag play run.h5 --verify
     """
     wanted = PlayOptions(order=_ORDERS[message_order], **chosen)
-    with ExitStack() as stack:
+    with untrusted(*bags), ExitStack() as stack:
         show = _Show(stack, as_json=as_json, keys=not no_keys)
         if verify:
             proof = prove(bags, wanted, time_tolerance_ns=time_tolerance_ns, watch=show.begin)
@@ -121,10 +125,16 @@ class _Show:
         """Listen to signals and keys, and show progress."""
         enter = self._stack.enter_context
         enter(Stopping(player.stop))
-        view = enter(views.open_view(as_json=self._as_json, render=tables.playing, line=tables.playing_line))
-        if self._keys:
-            enter(Keys(_actions(player)))
-        enter(_Ticker(lambda: view.update(player.progress())))
+        hint = _HINT if self._keys and enter(Keys(_actions(player))).active else ""
+        view = enter(
+            views.open_view(
+                as_json=self._as_json,
+                render=lambda progress: tables.playing(progress, hint),
+                line=tables.playing_line,
+            )
+        )
+        precedence = Precedence(wanted=player.options.realtime and not player.options.immediate)
+        enter(_Ticker(lambda: view.update(player.progress()), precedence))
 
 
 def _actions(player: Player) -> dict[str, Callable[[], object]]:
@@ -146,10 +156,14 @@ def _actions(player: Player) -> dict[str, Callable[[], object]]:
 
 
 class _Ticker:
-    """Calls a function about ten times a second beside the work of the main thread, which must stay on time."""
+    """Calls a function about ten times a second beside the work of the main thread, which must stay on time.
 
-    def __init__(self, call: Any) -> None:
+    Python lets one thread run at a time: one that other processes hold up would hold up the main thread, too.
+    """
+
+    def __init__(self, call: Callable[[], object], precedence: Precedence) -> None:
         self._call = call
+        self._precedence = precedence
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bag-play-progress", daemon=True)
 
@@ -161,5 +175,6 @@ class _Ticker:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(_TICK_S):
-            self._call()
+        with self._precedence.of_this_thread(READER):
+            while not self._done.wait(_TICK_S):
+                self._call()

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bag import units
+from bag.cli import completions
 from bag.cli.options import DURATION, RATE, SIZE, read_by
 from bag.options import MAX_CLOCK_HZ
 
@@ -72,7 +73,11 @@ delay_opt = click.option(
 )
 start_paused_opt = click.option("-p", "--start-paused", is_flag=True, help="Stand still until SPACE, or a step.")
 topics_opt = click.option(
-    "--topics", multiple=True, metavar="TOPIC", help="Play only this topic; repeatable. Default: all topics."
+    "--topics",
+    multiple=True,
+    metavar="TOPIC",
+    shell_complete=completions.topics,
+    help="Play only this topic; repeatable. Default: all topics.",
 )
 regex_opt = click.option(
     "-e", "--regex", multiple=True, metavar="REGEX", help="Play also topics in whose name this is found; repeatable."
@@ -183,6 +188,14 @@ time_tolerance_opt = click.option(
     help="Largest error of the time between two messages of a topic; timing is not judged unless given.",
     **DURATION,
 )
+realtime_opt = click.option(
+    "--no-realtime",
+    "realtime",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Take turns with other processes, instead of running before them where the system permits it.",
+)
 embedded_discovery_opt = click.option(
     "--no-embedded-discovery",
     "embedded_discovery",
@@ -191,8 +204,12 @@ embedded_discovery_opt = click.option(
     default=True,
     help="Refuse to play when no discovery daemon answers, instead of starting one.",
 )
-bag_a_arg = click.argument("bag_a", metavar="A", type=str)
-bag_b_arg = click.argument("bag_b", metavar="B", type=str)
+bag_a_arg = click.argument("bag_a", metavar="A", type=str, shell_complete=completions.bags)
+bag_b_arg = click.argument("bag_b", metavar="B", type=str, shell_complete=completions.bags)
 diff_topics_opt = click.option(
-    "--topics", multiple=True, metavar="TOPIC", help="Compare only this topic; repeatable. Default: all topics."
+    "--topics",
+    multiple=True,
+    metavar="TOPIC",
+    shell_complete=completions.topics,
+    help="Compare only this topic; repeatable. Default: all topics.",
 )

@@ -52,6 +52,7 @@ _TICK_S = 0.1
     record_options.snapshot_mode_opt,
     record_options.max_cache_duration_opt,
     record_options.post_roll_opt,
+    record_options.compression_opt,
     record_options.description_opt,
     record_options.custom_data_opt,
     record_options.imports_opt,
@@ -72,6 +73,7 @@ def record(output: str, as_json: bool, no_keys: bool, **chosen: Any) -> None:
       cortex bag record -a -o run.h5
       cortex bag record /camera/image /imu --duration 30s --require /imu@90
       cortex bag record -a -x debug -b 2G --max-bag-files 10 -o "run_%H%M.h5"
+      cortex bag record -a --compression zstd -o run.h5
       cortex bag record -a --snapshot-mode --max-cache-duration 30s --post-roll 5s
     """
     wanted = RecordOptions(control=True, **chosen)

@@ -158,6 +158,12 @@ post_roll_opt = click.option(
     help="How long a snapshot goes on after it was asked for.",
     **DURATION,
 )
+compression_opt = click.option(
+    "--compression",
+    metavar="NAME[:LEVEL]",
+    help="Compress while recording, raw where that cannot keep up: gzip, which any HDF5 reads, or lz4 or zstd, which "
+    "need plugins; a level as in zstd:3.",
+)
 keyboard_opt = click.option("--disable-keyboard-controls", "no_keys", is_flag=True, help="Leave the keyboard alone.")
 description_opt = click.option("--description", default="", metavar="TEXT", help="A note to store in the bag.")
 custom_data_opt = click.option("--custom-data", help="A pair to store in the bag; repeatable.", **PAIRS)

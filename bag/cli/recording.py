@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bag import RecorderStatistics, TopicStatistics
+from bag.cli import price
 from bag.cli.tables import make_table, missing, plural
 from bag.units import NS_PER_S, format_count, format_duration, format_hz, format_size
 
@@ -130,6 +131,8 @@ def summary(statistics: RecorderStatistics) -> RenderableType:
         lines.append("Nothing was lost." if statistics.messages else "No message arrived.")
     elif any(topic.lost_before_us for topic in statistics.topics):
         lines.append("Lost before us: dropped by the publisher's queue; a larger queue_size there helps.")
+    if statistics.compression is not None and statistics.messages:
+        lines.append(price.of_recording(statistics.compression))
     lines += [*statistics.complaints, *statistics.problems]
     return Text("\n".join(lines))
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Group, OverflowMethod, RenderableType
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bag import PlayProgress, PlayReport
-from bag.demo import Verdict
-from bag.statistics import Lateness
+from bag.cli.quick_table import QuickTable
 from bag.units import NS_PER_S, format_count, format_duration
-from bag.verdict import Timing
+
+if TYPE_CHECKING:
+    from bag.demo import Verdict
+    from bag.statistics import Lateness, PlayProgress, PlayReport
+    from bag.verdict import Timing
 
 _OVERFLOW: dict[str, OverflowMethod] = {"Topic": "fold", "Type": "ellipsis", "Node": "fold", "Missing": "fold"}
 
 
-def make_table(*columns: str) -> Table:
+def make_table(*columns: str) -> QuickTable:
     """An empty table of these columns."""
     # fits 80 columns in the usual case: the type is shortened before a number is
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = QuickTable(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         if column in _OVERFLOW:
             table.add_column(column, overflow=_OVERFLOW[column], vertical="bottom")
@@ -50,14 +52,17 @@ def missing(*, before_join: int, before_us: int, by_us: int, restarts: int = 0) 
 # play ------------------------------------------------------------------------------------------------------------
 
 
-def playing(progress: PlayProgress) -> RenderableType:
-    """Return the live display of a replay: a bar and a line."""
+def playing(progress: PlayProgress, keys: str = "") -> RenderableType:
+    """Return the live display of a replay: a bar, a line, and what keys do."""
+    from rich.progress_bar import ProgressBar
+
     total = max(1, progress.duration_ns)
     bar = ProgressBar(total=total, completed=min(total, max(0, progress.position_ns)), width=40)
     # a bar alone does not end its line
     line = Table.grid()
     line.add_row(bar)
-    return Group(line, Text(playing_line(progress), style="dim"))
+    lines = [Text(playing_line(progress), style="dim"), *([Text(keys, style="dim")] if keys else [])]
+    return Group(line, *lines)
 
 
 def playing_line(progress: PlayProgress) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bag.storage.batch import Batch
-from bag.storage.book import Book
 from bag.storage.layout import TOPIC_DTYPE
+
+if TYPE_CHECKING:
+    from bag.storage.batch import Batch
+    from bag.storage.book import Book
 
 COUNTS = (
     "bytes",

@@ -15,9 +15,10 @@ from bag.storage import layout as names
 from bag.storage.book import Book
 from bag.storage.damage import reading
 from bag.storage.disk import RawFile
-from bag.storage.journal import CommitFile, committed_end
+from bag.storage.journal import CommitFile
 from bag.storage.resume import roll_forward
 from bag.storage.sidecars import Sidecars
+from bag.storage.superblock import committed_end
 from bag.storage.tree import attribute, node_at, open_bag_file, table
 
 Definition = tuple[str, dict[str, Any]]
@@ -51,7 +52,7 @@ def amend(path: Path, definitions: Sequence[Definition]) -> None:
 
 
 def _append(data: RawFile, sidecars: Sidecars, definitions: Sequence[Definition]) -> None:
-    file = CommitFile(data, sidecars.journal, committed=committed_end(data))
+    file = CommitFile(data, sidecars.journal, committed=committed_end(data), undo=sidecars.undo)
     try:
         with h5py.File(file, "r+", libver="earliest") as root:
             group = node_at(root, names.BOOK)
@@ -69,7 +70,7 @@ def _append(data: RawFile, sidecars: Sidecars, definitions: Sequence[Definition]
             group.attrs.modify("commits", np.uint64(int(attribute(group, "commits", 0)) + 1))
             book.close()
         file.commit(sync=True)
-        data.truncate(file.size)
+        file.cut()
     except BaseException as error:
         file.abandon(error)
         raise

@@ -58,7 +58,7 @@ class BagFile:
         """Let go of HDF5, commit what it writes as it closes, and cut the file to its length."""
         self._release()
         self.file.commit(sync=True)
-        self.data.truncate(self.file.size)
+        self.file.cut()
 
     def close(self) -> None:
         """Close the finished file and remove the sidecars."""
@@ -96,9 +96,10 @@ def create_bag(path: Path, texts: Mapping[str, str], opener: FileOpener, *, forc
     try:
         fresh.unlink(missing_ok=True)
         bag = _new_bag(opener(fresh, create=True), sidecars, texts)
+        sidecars.prepare()
         # a replaced bag is gone before its sidecars are emptied
         path.unlink(missing_ok=True)
-        sidecars.empty()
+        sidecars.begin()
         os.replace(fresh, path)
         sync_directory(path.parent)
     except BaseException:
@@ -110,6 +111,8 @@ def create_bag(path: Path, texts: Mapping[str, str], opener: FileOpener, *, forc
             sidecars.remove()
         raise
     bag.data.path = path
+    bag.file.undo = sidecars.undo
+    sidecars.undo.release()
     return bag
 
 
@@ -130,7 +133,13 @@ def _new_bag(data: RawFile, sidecars: Sidecars, texts: Mapping[str, str]) -> Bag
 def resume_bag(unfinished: Unfinished) -> BagFile:
     """Go on in a bag that was not closed."""
     data, sidecars = unfinished.data, unfinished.sidecars
-    file = CommitFile(data, sidecars.journal, committed=unfinished.committed, reserved=unfinished.reserved)
+    file = CommitFile(
+        data,
+        sidecars.journal,
+        committed=unfinished.committed,
+        reserved=unfinished.reserved,
+        undo=sidecars.undo,
+    )
     h5 = h5py.File(file, "r+", libver="earliest")
     return BagFile(data, sidecars, file, h5, Book(file, node_at(h5, names.BOOK), resume=True))
 

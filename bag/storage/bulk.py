@@ -18,21 +18,52 @@ from numpy.typing import NDArray
 
 from bag.errors import BagFormatError
 from bag.records import BagInfo
+from bag.storage import layout as names
 from bag.storage.reader import BagReader
 from bag.storage.topic_reader import StoredColumn, TopicReader
+from bag.storage.tree import dataset_at, table
 
 Rows = NDArray[np.int64]
 # stretches of metadata closer than this are read in one go
 METADATA_GAP = 64 << 10
+# rows of which many or most would be read in pieces shorter than this are read whole and cut in memory
+SHORT_PIECE = 256
+MANY_PIECES = 16
+SMALL_ROW = 4096
+BLOCK_BYTES = 8 << 20
 # HDF5 reads whole chunks: rows this many chunks apart are cheaper read in one go than one by one
 CLUSTER_CHUNKS = 1
 
 
 def read_block(column: StoredColumn, start: int, stop: int, rest: tuple[Any, ...] = ()) -> NDArray[Any]:
     """Rows start..stop-1 of a fixed column; `rest` are ints and slices for the axes behind."""
+    if rest and _in_short_pieces(column, rest):
+        step, inner = max(1, BLOCK_BYTES // column.spec.row_bytes), (slice(None), *rest)
+        cuts = [read_block(column, at, min(at + step, stop))[inner].copy() for at in range(start, stop, step)]
+        if cuts:
+            return cuts[0] if len(cuts) == 1 else np.concatenate(cuts)
     key = (slice(start, stop), *rest)
     out: NDArray[Any] = column.values[key]
     return as_published(out, column.spec.dtype)
+
+
+# HDF5 reads each piece of a row that lies together by itself
+def _in_short_pieces(column: StoredColumn, rest: tuple[Any, ...]) -> bool:
+    shape = column.spec.shape
+    if Ellipsis in rest:
+        at = rest.index(Ellipsis)
+        rest = rest[:at] + (slice(None),) * (len(shape) - len(rest) + 1) + rest[at + 1 :]
+    bytes_, pieces, together = column.values.dtype.itemsize, 1, True
+    for axis in range(len(shape) - 1, -1, -1):
+        part = rest[axis] if axis < len(rest) else slice(None)
+        taken = len(range(*part.indices(shape[axis]))) if isinstance(part, slice) else 1
+        step = part.indices(shape[axis])[2] if isinstance(part, slice) else 1
+        if together and step == 1:
+            bytes_ *= taken
+        else:
+            pieces *= taken
+        together = together and taken == shape[axis]
+    return bytes_ < SHORT_PIECE and (pieces > MANY_PIECES or column.spec.row_bytes <= SMALL_ROW)
 
 
 def read_into(column: StoredColumn, start: int, out: NDArray[Any]) -> None:
@@ -140,6 +171,14 @@ def rows_of(reader: TopicReader, runs: Runs, column: int, messages: Rows) -> Row
     """Row (or row group) of each message in a column; all messages are of runs with that column."""
     run = runs.of(messages)
     return reader._base(column)[run] + messages - runs.firsts[run]
+
+
+def repeated_topics(reader: BagReader) -> list[str]:
+    """Topics whose first message is marked as one that stands in an earlier file of the series, too."""
+    ledger = table(reader._h5, names.LEDGER, names.LEDGER_DTYPE)
+    marked = (ledger["kind"] == names.LEDGER_KINDS["repeated"]) & (ledger["message"] == 0)
+    numbers = set(ledger["topic"][marked].tolist())
+    return [name for name, topic in reader.topics.items() if topic.number in numbers and len(topic)]
 
 
 def buffer_names(reader: TopicReader) -> tuple[str, ...]:
@@ -255,6 +294,10 @@ class RemoteBagReader(BagReader):
         except BaseException:
             self.close()
             raise
+
+    # a byte costs a round trip, so that HDF5 keeps what came along
+    def _dataset(self, path: str) -> h5py.Dataset:
+        return dataset_at(self._h5, path)
 
     def info(self) -> BagInfo:
         """Summary of the bag, without reading messages."""

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from bag.storage.layout import CHECKSUM_DTYPE
 
-# column, crc, size, chunk, offset: the fields of CHECKSUM_DTYPE
-ChecksumRow = tuple[int, int, int, int, int]
+# column, crc, size, chunk, offset, packed: the fields of CHECKSUM_DTYPE
+ChecksumRow = tuple[int, int, int, int, int, int]
+NOTHING: ChecksumRow = (0, 0, 0, -1, 0, 0)
 
 
 class Checksums:
@@ -23,15 +24,17 @@ class Checksums:
     def full(self, row: ChecksumRow) -> None:
         """A chunk is full: its CRC will not change."""
         self._full.append(row)
-        self._filling.pop(row[0], None)
+        # one that was packed meanwhile may be told of after the next has begun
+        if self._filling.get(row[0], NOTHING)[3] <= row[3]:
+            self._filling.pop(row[0], None)
 
     def filling(self, row: ChecksumRow) -> None:
         """The last chunk of a column, as far as it is filled."""
         self._filling[row[0]] = row
 
     def take_full(self) -> NDArray[Any]:
-        """The rows that belong to the growing table `checksums`."""
-        rows, self._full = self._full, []
+        """The rows that belong to the growing table `checksums`, those of a column in the order of its chunks."""
+        rows, self._full = sorted(self._full, key=_place), []
         return np.array(rows, CHECKSUM_DTYPE)
 
     def remaining(self) -> NDArray[Any]:
@@ -42,5 +45,9 @@ class Checksums:
         """Take over `remaining` of an earlier writer, once all columns have reported their last chunks."""
         for row in remaining.tolist():
             column, chunk = row[0], row[3]
-            if self._filling.get(column, (0, 0, 0, -1, 0))[3] != chunk:
+            if self._filling.get(column, NOTHING)[3] != chunk:
                 self._full.append(row)
+
+
+def _place(row: ChecksumRow) -> tuple[int, int]:
+    return row[0], row[3]

@@ -62,12 +62,16 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One chunk of a column: where it lies, and (size, crc) pairs by size, each over the chunk's first `size` bytes."""
+    """One chunk of a column: where it lies, and (size, crc) pairs by size, each over the chunk's first `size` bytes.
+
+    `packed`: it passed the filters of its column.
+    """
 
     number: int
     offset: int
     sizes: tuple[int, ...]
     crcs: tuple[int, ...]
+    packed: bool = False
 
     @property
     def size(self) -> int:
@@ -82,7 +86,7 @@ class ColumnBytes:
         file: the bag's file.
         name: what messages call the column.
         chunks: its chunks by number.
-        decode: turns a stored chunk into its bytes, for a compressed column.
+        decode: turns a packed chunk into its bytes, for a compressed column.
         chunk_bytes: bytes of a whole chunk, where the table cannot tell (compressed columns).
         mend: put right a small chunk of which a single byte is wrong.
     """
@@ -117,9 +121,12 @@ class ColumnBytes:
         )
 
     @property
-    def packed(self) -> bool:
-        """Whether chunks are compressed, and the last one filled up."""
-        return self._decode is not None
+    def filled_up(self) -> bool:
+        """Whether the last chunk is packed, and so may hold more than the rows."""
+        return bool(self.chunks) and self._is_packed(self.chunks[max(self.chunks)])
+
+    def _is_packed(self, chunk: Chunk) -> bool:
+        return chunk.packed and self._decode is not None
 
     @property
     def size(self) -> int:
@@ -127,7 +134,7 @@ class ColumnBytes:
         if not self.chunks:
             return 0
         last = max(self.chunks)
-        return last * self.chunk_bytes + (self.chunk_bytes if self._decode else self.chunks[last].size)
+        return last * self.chunk_bytes + (self.chunk_bytes if self.filled_up else self.chunks[last].size)
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes start..stop-1, proven.
@@ -169,7 +176,7 @@ class ColumnBytes:
         else:
             data = self._file.read(chunk.offset, chunk.size)
             good = spans_of(chunk, data)
-        if self._decode is not None:
+        if chunk.packed and self._decode is not None:
             whole = good == [(0, chunk.size)]
             data = self._decode(data, self.chunk_bytes) if whole else b""
             good = [(0, len(data))] if whole else []
@@ -201,7 +208,7 @@ class ColumnBytes:
             chunk = self.chunks[number]
             base = number * self.chunk_bytes
             for low, high in self._stored_spans(chunk):
-                if self._decode is None:
+                if not self._is_packed(chunk):
                     yield number, (base + low, base + min(high, self.chunk_bytes))
                 elif (low, high) == (0, chunk.size):
                     yield number, (base, base + self.chunk_bytes)
@@ -209,7 +216,7 @@ class ColumnBytes:
     def read_spans(self) -> Iterator[tuple[int, bytes]]:
         """(offset in the column, bytes) of everything whose CRC holds."""
         for number, (low, high) in self.proven():
-            if self._decode is not None or number in self.mended:
+            if self._is_packed(self.chunks[number]) or number in self.mended:
                 yield low, self._proven_chunk(number)[0]
             else:
                 yield low, self._file.read(self.chunks[number].offset + low - number * self.chunk_bytes, high - low)
@@ -285,7 +292,7 @@ def chunks_of(table: NDArray[Any], file_size: int) -> dict[int, dict[int, Chunk]
     """Sort the table of checksums: column number -> chunk number -> chunk.
 
     Rows that cannot be true (beyond the file, empty) are dropped, and where rows of one chunk
-    disagree about its place, the minority.
+    disagree about its place, the minority; a chunk that was packed in the end is what it was then.
     """
     table = table.astype(CHECKSUM_DTYPE, copy=False)
     sane = (table["size"] > 0) & (table["offset"] < file_size)
@@ -299,12 +306,18 @@ def chunks_of(table: NDArray[Any], file_size: int) -> dict[int, dict[int, Chunk]
         if start == stop:
             continue
         rows = table[start:stop]
+        if rows["packed"].any():
+            rows = rows[rows["packed"] != 0]
         offsets = rows["offset"]
-        if stop - start > 1 and (offsets != offsets[0]).any():
+        if len(rows) > 1 and (offsets != offsets[0]).any():
             places, votes = np.unique(offsets, return_counts=True)
             rows = rows[offsets == places[int(np.argmax(votes))]]
         chunk = Chunk(
-            int(rows["chunk"][0]), int(rows["offset"][0]), tuple(rows["size"].tolist()), tuple(rows["crc"].tolist())
+            int(rows["chunk"][0]),
+            int(rows["offset"][0]),
+            tuple(rows["size"].tolist()),
+            tuple(rows["crc"].tolist()),
+            bool(rows["packed"][0]),
         )
         out.setdefault(int(rows["column"][0]), {})[chunk.number] = chunk
     return out

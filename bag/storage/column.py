@@ -2,6 +2,7 @@
 
 No row costs an HDF5 call of its own unless it is a chunk of its own. Bytes are only ever added behind those that are
 committed, in space that no committed extent reaches, so topping up a chunk in place cannot harm an earlier commit.
+Where the dataset has filters, chunks are written raw, past all of them, which every reader of HDF5 understands.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
+from bag.errors import IntegrityError
 from bag.storage.checksums import Checksums
 from bag.storage.disk import Buffer, crc32
+from bag.storage.filters import set_filters
 from bag.storage.journal import CommitFile
 from bag.storage.layout import stored_dtype
 from bag.storage.tail import Piece
@@ -36,7 +39,10 @@ class Column:
         self._file = file
         self._dataset = dataset
         self._checksums = checksums
-        self._rows, *tail = dataset.get_create_plist().get_chunk()
+        create = dataset.get_create_plist()
+        # a chunk that passed none of the filters
+        self._raw_mask = (1 << create.get_nfilters()) - 1
+        self._rows, *tail = create.get_chunk()
         self._shape = tuple(tail)
         self._zeros = (0,) * len(tail)
         self.row_bytes = int(dataset.dtype.itemsize) * prod(self._shape)
@@ -97,12 +103,14 @@ class Column:
         self._chunk, partial = divmod(count, self._rows)
         if partial:
             info = self._dataset.get_chunk_info_by_coord((self._chunk * self._rows, *self._zeros))
+            if info.filter_mask != self._raw_mask:
+                raise IntegrityError("the last chunk of a column is compressed; nothing can be added to it")
             self._offset = info.byte_offset
             self._fill = self._settled = partial * self.row_bytes
             done = memoryview(self._staging)[: self._fill]
             done[:] = self._file.data.read_at(self._offset, self._fill)
             self._crc = crc32(done)
-            self._checksums.filling((self.number, self._crc, self._fill, self._chunk, self._offset))
+            self._checksums.filling((self.number, self._crc, self._fill, self._chunk, self._offset, 0))
 
     def _to_file(self) -> None:
         if self._fill > self._settled:
@@ -110,6 +118,9 @@ class Column:
 
     def _finish(self, chunk: Buffer) -> None:
         self._write(chunk, self._chunk_bytes)
+        self._begin_next()
+
+    def _begin_next(self) -> None:
         self._chunk += 1
         self._fill = self._settled = self._crc = 0
         self._offset = -1
@@ -119,8 +130,8 @@ class Column:
         new = memoryview(chunk)[self._settled : end]
         if self._offset < 0:
             first = self._chunk * self._rows
-            self._grow(first + end // self.row_bytes)
-            self._offset = self._file.put_chunk(self._dataset, (first, *self._zeros), chunk, end)
+            self._grow(max(self._extent, first + end // self.row_bytes))
+            self._offset = self._file.put_chunk(self._dataset, (first, *self._zeros), chunk, end, self._raw_mask)
         else:
             self._file.fill(self._offset + self._settled, new)
         if self._pieces is not None:
@@ -128,7 +139,7 @@ class Column:
         self._crc = crc32(new, self._crc)
         self._settled = end
         report = self._checksums.full if end == self._chunk_bytes else self._checksums.filling
-        report((self.number, self._crc, end, self._chunk, self._offset))
+        report((self.number, self._crc, end, self._chunk, self._offset, 0))
 
     # never beyond the rows written: shrinking a dataset makes HDF5 rewrite its edge chunk
     def _grow(self, count: int) -> None:
@@ -138,12 +149,22 @@ class Column:
 
 
 def create_dataset(
-    group: h5py.Group, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: int
+    group: h5py.Group,
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    rows: int,
+    compression: tuple[str, int] | None = None,
 ) -> h5d.DatasetID:
-    """Create an empty dataset of rows of `shape`, `rows` of them per chunk, without fill values or filters."""
+    """Create an empty dataset of rows of `shape`, `rows` of them per chunk, without fill values.
+
+    `compression` is the filter and its level, None for none.
+    """
     create = h5p.create(h5p.DATASET_CREATE)
     create.set_chunk((rows, *shape))
     create.set_fill_time(h5d.FILL_TIME_NEVER)
+    if compression is not None:
+        set_filters(create, *compression, stored_dtype(dtype).itemsize)
     link = h5p.create(h5p.LINK_CREATE)
     link.set_char_encoding(h5t.CSET_UTF8)
     space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))

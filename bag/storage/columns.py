@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
+from h5py import h5d
 
 from bag.errors import IntegrityError
 from bag.storage import layout as names
 from bag.storage.book import Book
+from bag.storage.checksums import Checksums
 from bag.storage.column import Column, create_dataset
 from bag.storage.definitions import ColumnDefinition, LayoutDefinition, column_values, layout_values
 from bag.storage.groups import free_name
 from bag.storage.journal import CommitFile
-from bag.storage.layout import ColumnSpec
+from bag.storage.layout import ColumnSpec, stored_dtype
 from bag.storage.plan import MaybeSignature, Signature, plan
 from bag.storage.tree import dataset_at, describe
 
@@ -60,6 +63,17 @@ class Layout:
         return fits
 
 
+class Packing(Protocol):
+    """How new columns are compressed: by which filter and level, and the column that does so."""
+
+    @property
+    def filter(self) -> tuple[str, int]:
+        """Name and level."""
+
+    def column(self, file: CommitFile, dataset: h5d.DatasetID, number: int, checksums: Checksums) -> Column:
+        """The column behind a new dataset that has the filter."""
+
+
 class TopicColumns:
     """Creates and opens the datasets in a topic's group.
 
@@ -69,11 +83,19 @@ class TopicColumns:
         book: the bag's bookkeeping.
         topic: number of the topic.
         next_number: gives numbers for new columns and layouts, unique in the bag.
+        packing: compresses new columns.
     """
 
     def __init__(
-        self, file: CommitFile, group: h5py.Group, book: Book, topic: int, next_number: Callable[[], int]
+        self,
+        file: CommitFile,
+        group: h5py.Group,
+        book: Book,
+        topic: int,
+        next_number: Callable[[], int],
+        packing: Packing | None = None,
     ) -> None:
+        self.packing = packing
         self.all: list[Column] = []
         self.index: Column | None = None
         self.metadata: Column | None = None
@@ -173,12 +195,21 @@ class TopicColumns:
         row_bytes = spec.row_bytes if spec else dtype.itemsize
         limit = names.HUGE_CHUNK if kind in ("ragged", "bytes") else names.LARGE_CHUNK
         rows = names.chunk_rows(row_bytes, expected, limit)
-        dataset = create_dataset(self._group, link, dtype, shape, rows)
-        column = Column(self._file, dataset, self._next_number(), self._book.checksums)
+        packing = self.packing
+        dataset = create_dataset(self._group, link, dtype, shape, rows, None if packing is None else packing.filter)
+        parts = (self._file, dataset, self._next_number(), self._book.checksums)
+        column = Column(*parts) if packing is None else packing.column(*parts)
         self.all.append(column)
         path = f"{self._group.name}/{link}"
-        self._book.define("column", column_values(ColumnDefinition(column.number, self._topic, path, kind, spec)))
+        values = column_values(ColumnDefinition(column.number, self._topic, path, kind, spec))
+        if packing is not None:
+            values |= _packed_values(packing.filter[0], rows * row_bytes, dtype)
+        self._book.define("column", values)
         return column
+
+
+def _packed_values(name: str, chunk_bytes: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"filter": name, "chunk_bytes": chunk_bytes, "itemsize": stored_dtype(np.dtype(dtype)).itemsize}
 
 
 def _resumed_layout(layout: LayoutDefinition, columns: Mapping[int, BufferColumn]) -> Layout:

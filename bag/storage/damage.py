@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ SYMPTOMS = (
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
 )
 
 

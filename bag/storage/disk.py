@@ -13,10 +13,22 @@ try:
 except ImportError:  # the same polynomial, only slower
     from zlib import crc32
 
-__all__ = ["Buffer", "FileOpener", "RawFile", "crc32", "sync_directory"]
+__all__ = [
+    "PAGE",
+    "Buffer",
+    "FileOpener",
+    "RawFile",
+    "crc32",
+    "is_at",
+    "is_locked",
+    "sync_directory",
+    "try_shared_lock",
+]
 
 Buffer = bytes | bytearray | memoryview
 
+# what is committed changes by pages of so many bytes
+PAGE = 512
 # more pieces in one call are refused by the system (IOV_MAX)
 MAX_PIECES = 512
 
@@ -87,16 +99,29 @@ class RawFile:
             return False
         return True
 
+    def lock(self) -> None:
+        """Take the exclusive lock of this file; waits for whoever holds it."""
+        fcntl.flock(self._file.fileno(), fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Give up the lock of this file."""
+        fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
+
     def is_at(self, path: Path) -> bool:
         """Whether a path leads to this file (and not to nothing or another)."""
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
-        except FileNotFoundError:
-            return False
+        return is_at(self._file, path)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
+
+
+class Opened(Protocol):
+    """An open file of the system."""
+
+    def fileno(self) -> int:
+        """Its number."""
+        ...
 
 
 class FileOpener(Protocol):
@@ -105,6 +130,36 @@ class FileOpener(Protocol):
     def __call__(self, path: Path, *, create: bool = False) -> RawFile:
         """Open `path` for reading and writing."""
         ...
+
+
+def is_at(file: Opened, path: Path) -> bool:
+    """Whether a path leads to an open file (and not to nothing or another)."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def try_shared_lock(file: Opened) -> bool:
+    """Take a shared lock of an open file, until it is closed; False when somebody holds the exclusive one."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the exclusive lock of a file; nobody does when there is none.
+
+    Raises:
+        OSError: it may not be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            return not try_shared_lock(file)
+    except FileNotFoundError:
+        return False
 
 
 def sync_directory(path: Path) -> None:

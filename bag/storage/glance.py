@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from bag.storage import layout as names
 from bag.storage.damage import reading
 from bag.storage.definitions import parse_definitions
+from bag.storage.sidecars import Sidecars
+from bag.storage.snapshot import take_snapshot
 from bag.storage.tree import open_bag_file, table
 
 
@@ -18,6 +21,11 @@ def topics_at_a_glance(path: Path) -> list[tuple[str, str]]:
     Raises:
         OSError, BagFormatError, IntegrityError: it cannot be read.
     """
-    with reading(path), open_bag_file(path) as root:
+    with ExitStack() as opened:
+        snapshot = take_snapshot(path) if Sidecars(path).exist() else None
+        if snapshot is not None:
+            opened.callback(snapshot.close)
+        opened.enter_context(reading(path))
+        root = opened.enter_context(open_bag_file(path, snapshot))
         text = table(root, names.DEFINITIONS, np.dtype("u1")).tobytes()
     return [(channel.topic, channel.type_name) for channel in parse_definitions(text, str(path)).channels]

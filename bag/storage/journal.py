@@ -8,7 +8,8 @@ unreadable. `CommitFile` stands under h5py's `fileobj` driver and sorts every wr
 
 `commit()` writes the overlay with a CRC to a sidecar journal, applies it to the file, and empties the journal. So
 at every moment either the old commit is whole in the file, or the new one is whole in the journal. Opening applies a
-complete journal (`apply_journal`), ignores a torn one, and what lies beyond the committed end is nobody's.
+complete journal (`apply_journal`), ignores a torn one, and what lies beyond the committed end is nobody's. For who
+reads the file meanwhile, undo.py keeps what is overwritten.
 
 What it cannot promise: a commit without `sync` is safe from the death of the process, not from a power cut.
 """
@@ -17,24 +18,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from bag.errors import BagFormatError, IntegrityError
-from bag.storage.disk import Buffer, RawFile, crc32
+from bag.storage.disk import PAGE, Buffer, RawFile, crc32
+from bag.storage.superblock import committed_end, end_of_file
+from bag.storage.undo import Undo
 
-PAGE = 512
 MAGIC = b"CXJRNL01"
 # magic, committed end of the file before and after, number of pages
 HEAD = struct.Struct("<8sQQI")
 PAGE_NUMBER = struct.Struct("<Q")
 CRC = struct.Struct("<I")
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-END = struct.Struct("<Q")
-# where the superblock states the end of the file, by its version (HDF5 File Format Specification III.A)
-END_PLACE = {0: 40, 1: 44}
 
 
 class CommitFile:
@@ -48,14 +47,26 @@ class CommitFile:
         journal: its sidecar.
         committed: length of the committed file in bytes; 0 for a new file.
         reserved: bytes of the file that must not be overwritten although they lie beyond the committed end.
+        undo: keeps what is overwritten for who reads; None while nobody can.
     """
 
-    def __init__(self, data: RawFile, journal: RawFile, *, committed: int = 0, reserved: int = 0) -> None:
+    def __init__(
+        self,
+        data: RawFile,
+        journal: RawFile,
+        *,
+        committed: int = 0,
+        reserved: int = 0,
+        undo: Undo | None = None,
+    ) -> None:
         self.data = data
         self.journal = journal
+        self.undo = undo
         self.committed = committed
         self.size = max(committed, reserved)
-        self.base = _round_up(committed)
+        # nothing below is written to directly; a reader may refer to all that was ever committed, though HDF5 has
+        # given up the end of it since
+        self.base = _round_up(max(committed, data.size() if undo is not None and undo.readers else 0))
         self.error: BaseException | None = None
         self.dead = False
         self._pages: dict[int, bytearray] = {}
@@ -65,7 +76,7 @@ class CommitFile:
         self._chunk_offset = -1
         if reserved > committed:
             # HDF5 allocates behind the end that the superblock states
-            self._to_overlay(_end_place(data), memoryview(END.pack(reserved)))
+            self._to_overlay(*end_of_file(data, reserved))
 
     def __repr__(self) -> str:
         # the name under which h5py speaks of the file
@@ -132,14 +143,15 @@ class CommitFile:
 
     # --- what storage calls
 
-    def put_chunk(self, dataset: Any, coordinate: tuple[int, ...], chunk: Buffer, useful: int) -> int:
+    def put_chunk(self, dataset: Any, coordinate: tuple[int, ...], chunk: Buffer, useful: int, mask: int = 0) -> int:
         """Write a whole chunk of an h5py `DatasetID` and return its offset in the file.
 
-        Only the first `useful` bytes are sent to the file; the rest is space for `fill`.
+        Only the first `useful` bytes are sent to the file; the rest is space for `fill`. Each bit of `mask` names a
+        filter of the dataset that the chunk did not pass.
         """
         self._chunk, self._chunk_offset = (_address(memoryview(chunk)), useful), -1
         try:
-            dataset.write_direct_chunk(coordinate, chunk)
+            dataset.write_direct_chunk(coordinate, chunk, mask)
         finally:
             self._chunk = None
         self.check()
@@ -196,8 +208,24 @@ class CommitFile:
             self.data.truncate(self.size)
         if sync:
             self.data.sync()
-        if self._pages:
-            pages = sorted(self._pages.items())
+        # what HDF5 has given up at the end is nothing to apply
+        pages = sorted(item for item in self._pages.items() if item[0] * PAGE < self.size)
+        with self._changing([number for number, _page in pages]):
+            self._apply(pages, sync)
+        self._pages.clear()
+        self.committed = self.size
+        self.base = max(self.base, _round_up(self.size))
+
+    def cut(self) -> None:
+        """Give up what lies behind the committed end of the file."""
+        with self._changing(range(self.committed // PAGE, self.base // PAGE)):
+            self.data.truncate(self.committed)
+
+    def _changing(self, pages: Sequence[int]) -> AbstractContextManager[None]:
+        return nullcontext() if self.undo is None else self.undo.change(pages, self.data, self.base)
+
+    def _apply(self, pages: Sequence[tuple[int, Buffer]], sync: bool) -> None:
+        if pages:
             head = HEAD.pack(MAGIC, self.committed, self.size, len(pages))
             blob = b"".join((head, *(piece for number, page in pages for piece in (PAGE_NUMBER.pack(number), page))))
             self.journal.write_at(0, blob + CRC.pack(crc32(blob)))
@@ -210,9 +238,6 @@ class CommitFile:
             if sync:
                 # a journal that came back after a power cut would undo later commits
                 self.journal.sync()
-            self._pages.clear()
-        self.committed = self.size
-        self.base = _round_up(self.size)
 
     def _store(self, start: int, view: memoryview) -> None:
         waits = view.nbytes if self.dead else min(view.nbytes, max(0, self.base - start))
@@ -242,8 +267,10 @@ class CommitFile:
                 view[low - offset : high - offset] = page[low - number * PAGE : high - number * PAGE]
 
 
-def apply_journal(data: RawFile, journal: RawFile) -> bool:
+def apply_journal(data: RawFile, journal: RawFile, undo: Undo | None = None) -> bool:
     """Bring the file to its last commit: apply a complete journal, empty a torn one; True when one was applied.
+
+    `undo` is for who still reads the file as the writer that died had left it.
 
     Raises:
         BagFormatError: the journal belongs to another file.
@@ -256,7 +283,9 @@ def apply_journal(data: RawFile, journal: RawFile) -> bool:
             raise BagFormatError(
                 f"{journal.path} does not belong to {data.path}, which was replaced meanwhile; move the journal away"
             )
-        _write_pages(data, pages)
+        numbers = [number for number, _page in pages]
+        with nullcontext() if undo is None else undo.change(numbers, data, data.size()):
+            _write_pages(data, pages)
         if data.size() < after:
             data.truncate(after)
         data.sync()
@@ -268,7 +297,7 @@ def apply_journal(data: RawFile, journal: RawFile) -> bool:
 def _complete_pages(blob: bytes) -> list[tuple[int, Buffer]]:
     if len(blob) < HEAD.size + CRC.size:
         return []
-    magic, before, _after, count = HEAD.unpack_from(blob)
+    magic, before, after, count = HEAD.unpack_from(blob)
     step = PAGE_NUMBER.size + PAGE
     size = HEAD.size + count * step
     if magic != MAGIC or len(blob) < size + CRC.size or CRC.unpack_from(blob, size)[0] != crc32(blob[:size]):
@@ -277,7 +306,7 @@ def _complete_pages(blob: bytes) -> list[tuple[int, Buffer]]:
     pages: list[tuple[int, Buffer]] = [
         (PAGE_NUMBER.unpack_from(blob, at)[0], blob[at + PAGE_NUMBER.size : at + step]) for at in starts
     ]
-    return pages if all(number * PAGE < before for number, _page in pages) else []
+    return pages if all(number * PAGE < max(before, after) for number, _page in pages) else []
 
 
 # neighbours in one call
@@ -285,24 +314,6 @@ def _write_pages(data: RawFile, pages: Sequence[tuple[int, Buffer]]) -> None:
     for _place, group in groupby(enumerate(pages), lambda item: item[1][0] - item[0]):
         run = [page for _at, page in group]
         data.write_at(run[0][0] * PAGE, b"".join(page for _number, page in run))
-
-
-def committed_end(data: RawFile) -> int:
-    """End of file that the HDF5 superblock states.
-
-    Raises:
-        BagFormatError: there is no superblock of version 0 or 1.
-    """
-    end: int = END.unpack(data.read_at(_end_place(data), END.size))[0]
-    return end
-
-
-def _end_place(data: RawFile) -> int:
-    head = data.read_at(0, 64)
-    # byte 13: size of offsets
-    if len(head) < 64 or head[:8] != SIGNATURE or head[8] not in END_PLACE or head[13] != END.size:
-        raise BagFormatError(f"{data.path} is not a bag: it does not begin with the HDF5 superblock that bags have")
-    return END_PLACE[head[8]]
 
 
 def _address(view: memoryview) -> int:

@@ -53,7 +53,9 @@ LEDGER_DTYPE = np.dtype(
     ]
 )
 CLOCK_DTYPE = np.dtype([("wall_ns", "<i8"), ("mono_ns", "<i8")])
-CHECKSUM_DTYPE = np.dtype([("column", "<u4"), ("crc", "<u4"), ("size", "<u4"), ("chunk", "<u8"), ("offset", "<u8")])
+CHECKSUM_DTYPE = np.dtype(
+    [("column", "<u4"), ("crc", "<u4"), ("size", "<u4"), ("chunk", "<u8"), ("offset", "<u8"), ("packed", "u1")]
+)
 TOPIC_DTYPE = np.dtype(
     [
         ("messages", "<u8"),

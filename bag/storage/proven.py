@@ -28,9 +28,10 @@ from bag.storage.definitions import Definitions, parse_definitions
 from bag.storage.disk import Buffer
 from bag.storage.filters import decoder_of
 from bag.storage.layout import stored_dtype
-from bag.storage.resume import roll_forward
+from bag.storage.opening import open_bag
+from bag.storage.snapshot import Snapshot
 from bag.storage.topic_reader import TopicReader
-from bag.storage.tree import attribute, open_bag_file, table
+from bag.storage.tree import attribute, table
 
 BOOK_DTYPES = {
     names.RUNS: names.RUN_DTYPE,
@@ -90,6 +91,11 @@ class ProvenBag:
     # whether every row of the runs table is there
     runs_whole: bool = True
     topics: Mapping[str, TopicReader] = field(default_factory=dict)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Its file while it is being recorded."""
+        return self.file if isinstance(self.file, Snapshot) else None
 
     def dataset(self, number: int) -> ProvenDataset:
         """The rows of a topic's column."""
@@ -158,17 +164,19 @@ def open_proven(path: Path) -> ProvenBag:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no bag {path}")
-    roll_forward(path)
-    with reading(path), open_bag_file(path) as root:
-        checksums = checksums_of(root)
-        summaries = table(root, names.TOPICS, names.TOPIC_DTYPE)
-        attributes = {str(name): attribute(root, name) for name in root.attrs}
-    file = InputFile(path)
+    bag = open_bag(path)
+    file: InputFile | None = bag.snapshot
     try:
+        with reading(path), bag.root as root:
+            checksums = checksums_of(root)
+            summaries = table(root, names.TOPICS, names.TOPIC_DTYPE)
+            attributes = {str(name): attribute(root, name) for name in root.attrs}
+        file = file or InputFile(path)
         with reading(path):
             return _assemble(path, file, checksums, summaries, attributes)
     except BaseException:
-        file.close()
+        if file is not None:
+            file.close()
         raise
 
 
@@ -217,7 +225,7 @@ def carve(path: Path) -> ProvenBag:
     """
     file = InputFile(path)
     try:
-        chunks = chunks_of(find_table(file), file.size)
+        chunks = chunks_of(_mended_table(file, find_table(file)), file.size)
         lines = _whole_lines(_book_column(file, names.DEFINITIONS, chunks, mend=True))
         if not lines:
             raise BagFormatError(f"{path} holds nothing of a bag that could be recovered")
@@ -240,6 +248,18 @@ def carve(path: Path) -> ProvenBag:
     except BaseException:
         file.close()
         raise
+
+
+# the table of checksums has checksums, too: rows with a wrong byte are put right before they condemn good bytes
+def _mended_table(file: InputFile, table: NDArray[Any]) -> NDArray[Any]:
+    number = names.BOOK_COLUMNS[names.CHECKSUMS]
+    own = _book_column(file, names.CHECKSUMS, chunks_of(table[table["column"] == number], file.size), mend=True)
+    mended = _proven_rows(own, names.CHECKSUM_DTYPE)
+    size = names.CHECKSUM_DTYPE.itemsize
+    for chunk, data in own.mended.items():
+        wrong = np.frombuffer(file.read(own.chunks[chunk].offset, len(data)), names.CHECKSUM_DTYPE, len(data) // size)
+        table = table[~np.isin(table.view(f"V{size}"), wrong.view(f"V{size}"))]
+    return np.unique(np.concatenate([table, mended])) if own.mended else table
 
 
 def columns_of(

@@ -1,7 +1,8 @@
 """Reads a bag: what is in it without touching a message, and the messages in time order.
 
-A bag whose writer died is rolled forward first (resume.py); one that is being written is refused. Nothing outside the
-file is ever opened: external and soft links, external storage and virtual datasets are refused.
+A bag whose writer died is rolled forward first (resume.py); one that is being written is read as of its last commit,
+and stays so for as long as it is open (snapshot.py). Nothing outside the file is ever opened: external and soft links,
+external storage and virtual datasets are refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -23,9 +24,13 @@ from bag.storage import layout as names
 from bag.storage.account import COUNTS
 from bag.storage.definitions import parse_definitions
 from bag.storage.disk import FileOpener, RawFile
-from bag.storage.resume import RollForward, roll_forward
+from bag.storage.opening import open_bag
 from bag.storage.topic_reader import TopicReader
-from bag.storage.tree import attribute, check_format, dataset_at, open_bag_file, table
+from bag.storage.tree import attribute, check_format, dataset_at, table
+
+if TYPE_CHECKING:
+    from bag.storage.resume import RollForward
+    from bag.storage.snapshot import Snapshot
 
 # what all topics together may hold in memory while messages are merged
 MERGE_BYTES = 64 << 20
@@ -49,19 +54,23 @@ class BagReader:
     Raises:
         FileNotFoundError: there is no such file.
         BagFormatError: it is not a bag, or of a newer format.
-        BagBusyError: it is being written.
+        BagBusyError: another process is bringing it in order.
     """
+
+    # the file as it is to be read while it is being recorded
+    snapshot: Snapshot | None = None
 
     def __init__(self, path: str | Path, *, opener: FileOpener = RawFile) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"there is no bag {self.path}")
-        self.rolled_forward: RollForward | None = roll_forward(self.path, opener)
-        self._h5 = open_bag_file(self.path)
+        bag = open_bag(self.path, opener)
+        self.rolled_forward: RollForward | None = bag.rolled_forward
+        self._h5, self.snapshot = bag.root, bag.snapshot
         try:
             self._load()
         except BaseException:
-            self._h5.close()
+            self.close()
             raise
 
     def _load(self) -> None:
@@ -92,7 +101,7 @@ class BagReader:
         return TopicReader(name, number, self._dataset, definitions, runs, summary, self._definitions.channels)
 
     def _dataset(self, path: str) -> h5py.Dataset:
-        return dataset_at(self._h5, path)
+        return dataset_at(self._h5, path, direct=True)
 
     # --- what is in it
 
@@ -110,6 +119,11 @@ class BagReader:
     def closed_cleanly(self) -> bool:
         """Whether the recording came to its proper end."""
         return bool(attribute(self._h5, "closed", False))
+
+    @property
+    def live(self) -> bool:
+        """Whether it was being recorded when it was opened."""
+        return self.snapshot is not None and self.rolled_forward is None
 
     def schema(self, fingerprint: int) -> Schema | None:
         """What is known of a message type."""
@@ -137,7 +151,7 @@ class BagReader:
         duration = 0 if span is None else span[2] - span[1]
         return BagInfo(
             path=str(self.path),
-            size_bytes=os.path.getsize(self.path),
+            size_bytes=os.path.getsize(self.path) if self.snapshot is None else self.snapshot.size,
             duration_ns=duration,
             start_ns=start,
             end_ns=None if start is None else start + duration,
@@ -148,6 +162,7 @@ class BagReader:
             messages=sum(topic.messages for topic in topics),
             bytes=sum(topic.bytes for topic in topics),
             topics=topics,
+            live=self.live,
         )
 
     def _summary(self, topic: TopicReader) -> TopicSummary:
@@ -191,9 +206,11 @@ class BagReader:
         out: list[RawMessage] = []
         for segment in reader.segments(start, stop):
             channel = self._definitions.channels[segment.channel]
+            fingerprint = reader.layout(segment.layout).fingerprint
+            schema = self.schema(channel.fingerprint) or self.schema(fingerprint)
             for at in range(segment.start - start, segment.stop - start):
                 log_time, publish_time, log_mono, sequence, *_metadata = index[at]
-                out.append(RawMessage(topic, sequence, publish_time, log_time, log_mono, frames[at], channel))
+                out.append(RawMessage(topic, sequence, publish_time, log_time, log_mono, frames[at], channel, schema))
         return out
 
     def merged(
@@ -229,6 +246,8 @@ class BagReader:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._h5.close()
+        if self.snapshot is not None:
+            self.snapshot.close()
 
     def __enter__(self) -> BagReader:
         return self

@@ -23,6 +23,7 @@ from bag.storage import layout as names
 from bag.storage.guard import ask
 from bag.storage.output import check_output, new_bag
 from bag.storage.plans import Origin, Piece, TopicPlan
+from bag.storage.probe import ROLL_FORWARD_CPU_S
 from bag.storage.proven import ProvenBag, carve
 from bag.storage.rescue import Rescued, rescue
 from bag.storage.resume import roll_forward
@@ -110,7 +111,7 @@ def _plan(bag: ProvenBag, item: Rescued) -> TopicPlan | None:
     if not any(channel.topic == item.topic.name for channel in bag.definitions.channels):
         return None
     last = item.ranges[-1][1] if item.ranges else 0
-    origin = Origin(bag, item.topic, 0, max(last, item.messages), "lost_by_us")
+    origin = Origin(bag, item.topic, 0, max(last, len(item.topic)), "lost_by_us")
     return TopicPlan(item.topic.name, [origin], [Piece(origin, start, stop) for start, stop in item.ranges])
 
 
@@ -136,7 +137,7 @@ def _finished(source: Path, directory: Path, notes: list[str]) -> Iterator[Path]
         copy = Path(place) / source.name
         for path in (source, *beside):
             shutil.copyfile(path, copy.with_name(path.name))
-        if ask(lambda: roll_forward(copy) is not None, timeout_s=600) is None:
+        if ask(lambda: roll_forward(copy) is not None, timeout_s=600, cpu_s=ROLL_FORWARD_CPU_S) is None:
             notes.append("what the recorder had not yet committed could not be used")
         yield copy
 

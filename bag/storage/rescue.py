@@ -79,6 +79,8 @@ def _rescue_topic(bag: ProvenBag, number: int, name: str) -> Rescued:
     summary["bytes"] = sum(bag.dataset_at(item.path).column.size for item in items)
     topic = bag.topic_of(number, name, runs, summary)
     if index is None or not len(runs):
+        # nobody knows which layout and channel its messages have
+        topic.summary["messages"] = 0
         return Rescued(topic, count, [])
     proofs = _Proofs(bag)
     good = np.zeros(count, bool)
@@ -117,7 +119,7 @@ class _Proofs:
 def _messages(index: ColumnBytes) -> int:
     size = names.INDEX_DTYPE.itemsize
     count = index.size // size
-    if index.packed and count:
+    if index.filled_up and count:
         first = (max(index.chunks) * index.chunk_bytes) // size
         try:
             rows = np.frombuffer(index.read(first * size, count * size), np.uint8).reshape(-1, size)

@@ -27,8 +27,9 @@ from bag.storage.bagfile import Unfinished
 from bag.storage.columns import TopicColumns
 from bag.storage.definitions import channel_from, parse_definitions, schema_from
 from bag.storage.disk import FileOpener, RawFile
-from bag.storage.journal import apply_journal, committed_end
+from bag.storage.journal import apply_journal
 from bag.storage.sidecars import Sidecars
+from bag.storage.superblock import committed_end
 from bag.storage.tail import BATCH, BATCH_KIND, NOTE, Record, decode_batch, read_tail
 from bag.storage.topic import TopicWriter
 from bag.storage.tree import attribute, dataset_at, node_at, open_bag_file, read_rows, table
@@ -72,6 +73,8 @@ def roll_forward(path: Path, opener: FileOpener = RawFile) -> RollForward | None
         sidecars.remove()
         return None
     except OSError as error:
+        if sidecars.is_busy():
+            raise BagBusyError(f"{path} is being written by another process; wait until it is closed") from error
         raise BagError(
             f"{path} was not closed and must be brought in order first, which failed ({error}); "
             f"copy it with its .journal and .tail to where there is space and you may write"
@@ -83,12 +86,14 @@ def roll_forward(path: Path, opener: FileOpener = RawFile) -> RollForward | None
 def _finish(path: Path, sidecars: Sidecars, opener: FileOpener) -> RollForward:
     data = opener(path)
     try:
-        applied = apply_journal(data, sidecars.journal)
+        undo = sidecars.undo
+        applied = apply_journal(data, sidecars.journal, undo)
         end, commits = committed_end(data), _commits_of(path)
         reaches = [record.reach for record in read_tail(sidecars.tail, commits, end)]
         if not reaches:
-            # nothing refers to what lies behind
-            data.truncate(end)
+            # nothing refers to what lies behind, unless somebody still reads an earlier commit
+            if not undo.readers:
+                data.truncate(end)
             sidecars.remove()
             return RollForward(applied, 0)
         try:

@@ -18,7 +18,7 @@ from bag.records import Channel, Frame
 from bag.storage import layout as names
 from bag.storage.definitions import ColumnDefinition, LayoutDefinition
 from bag.storage.layout import ColumnSpec, stored_dtype
-from bag.storage.tree import read_rows
+from bag.storage.tree import read_records, read_rows, record_type
 from cortex.wire import HEADER
 
 COUNT = struct.Struct("<I")
@@ -121,11 +121,16 @@ class TopicReader:
         if start >= stop:
             return np.empty(0, names.INDEX_DTYPE)
         if self._index is None:
-            self._index = self._open(self._path_of("index"))
-        rows = read_rows(self._index, start, stop, f"the index of {self.name}")
-        if rows.dtype != names.INDEX_DTYPE:
+            self._index = self._open_index()
+        read = read_rows if not isinstance(self._index, h5py.Dataset) else _read_index
+        return read(self._index, start, stop, f"the index of {self.name}")
+
+    def _open_index(self) -> Any:
+        index, wanted = self._open(self._path_of("index")), record_type(names.INDEX_DTYPE)
+        # a comparison of HDF5's own types is quicker than making numpy's of one
+        if isinstance(index, h5py.Dataset) and (index.ndim != 1 or index.id.get_type() != wanted):
             raise IntegrityError(f"the index of {self.name} does not have the fields of a bag")
-        return rows
+        return index
 
     def times(self, field: str) -> NDArray[Any]:
         """One column of the index for all messages, e.g. `log_time_ns` (int64) or `sequence` (uint64)."""
@@ -189,6 +194,16 @@ class TopicReader:
         """All columns that hold buffers, in the order they appeared."""
         return [self.column(item.number) for item in self._definitions if item.spec is not None and not _is_whole(item)]
 
+    def read_through(self, column: StoredColumn) -> None:
+        """Read a column (by its number) through this one from now on."""
+        self._columns[column.number] = column
+
+    def metadata_rows(self) -> h5py.Dataset:
+        """The bytes that the index refers to, opened at first use."""
+        if self._metadata_rows is None:
+            self._metadata_rows = self._open(self._path_of("metadata"))
+        return self._metadata_rows
+
     def row_of(self, column: int, message: int) -> int:
         """Row (or row group) of a column that belongs to a message of a layout with that column."""
         firsts = self._firsts()
@@ -220,9 +235,7 @@ class TopicReader:
         offsets = index["metadata_offset"].tolist()
         sizes = index["metadata_size"].tolist()
         low, high = min(offsets), max(map(sum, zip(offsets, sizes, strict=True)))
-        if self._metadata_rows is None:
-            self._metadata_rows = self._open(self._path_of("metadata"))
-        data = read_rows(self._metadata_rows, low, high, f"the metadata of {self.name}").tobytes()
+        data = read_rows(self.metadata_rows(), low, high, f"the metadata of {self.name}").tobytes()
         if offsets[0] == offsets[-1] and sizes.count(sizes[0]) == len(sizes) and offsets.count(low) == len(offsets):
             return [data] * len(offsets)
         return [data[at - low : at - low + size] for at, size in zip(offsets, sizes, strict=True)]
@@ -266,6 +279,10 @@ def headers(fingerprint: int, index: NDArray[Any]) -> list[bytes]:
     values[:, 2] = index["sequence"]
     data = values.tobytes()
     return [data[at : at + HEADER.size] for at in range(0, len(data), HEADER.size)]
+
+
+def _read_index(index: h5py.Dataset, start: int, stop: int, what: str) -> NDArray[Any]:
+    return read_records(index, start, stop, names.INDEX_DTYPE, what)
 
 
 def _bytes_of(block: NDArray[Any]) -> memoryview:

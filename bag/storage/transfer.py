@@ -21,7 +21,7 @@ from bag.errors import IntegrityError
 from bag.records import Channel
 from bag.storage.columns import WHOLE_SPEC, BufferColumn, Layout
 from bag.storage.filters import parse_compression, require
-from bag.storage.packing import PackedColumn, PackedColumns, Packer
+from bag.storage.packing import PackedColumn, Packer
 from bag.storage.plans import Origin, Piece, TopicPlan, moved_address
 from bag.storage.replay import REPEATED, batch_of
 from bag.storage.retelling import Retelling
@@ -85,7 +85,7 @@ def packing(writer: BagWriter, compression: str | None) -> Iterator[Packer | Non
     name, level = parse_compression(compression)
     require(name)
     describe(writer.h5, compression=name)
-    with Packer(name, level) as packer:
+    with Packer((name, level)) as packer:
         yield packer
 
 
@@ -99,8 +99,7 @@ class _TopicCopy:
         self._announce()
         first = next(iter(self._channels.values()))
         topic = writer._of_channel[first.id]
-        if packer is not None:
-            topic.columns = PackedColumns(topic.columns, packer)
+        topic.columns.packing = packer
         self._account, self._columns = topic.account, topic.columns
         self._retelling = Retelling(self._account, plan, self._channels)
         self._expect(plan)

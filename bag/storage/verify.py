@@ -19,7 +19,7 @@ from bag.storage import layout as names
 from bag.storage.chunks import ColumnBytes, chunks_of
 from bag.storage.damage import reading
 from bag.storage.definitions import ColumnDefinition
-from bag.storage.proven import BOOK_DTYPES, ProvenBag, checksums_of, filters_of, open_proven
+from bag.storage.proven import BOOK_DTYPES, ProvenBag, checksums_of, open_proven
 from bag.storage.reader import BagReader
 from bag.storage.replay import BLOCK_ROWS, WORKED_OUT, Row, replay, stated_rows
 from bag.storage.topic_reader import COUNT, TopicReader
@@ -86,7 +86,7 @@ def verify(path: str | Path) -> VerifyReport:
     except IntegrityError as error:
         topics = tuple(TopicVerdict(name, count, 0, ()) for name, count in counts.items())
         return VerifyReport(str(path), closed, 0, 0, topics, (str(error),))
-    with bag, reading(path), open_bag_file(path) as root:
+    with bag, reading(path), open_bag_file(path, bag.snapshot) as root:
         check = _Check(root, bag)
         check.book(problems)
         verdicts = tuple(check.topic(name) for name in bag.topics)
@@ -119,8 +119,6 @@ class _Check:
         self.bytes = 0
         self._root = root
         self._bag = bag
-        text = dataset_at(root, f"/{names.BOOK}/{names.DEFINITIONS}")[()].tobytes()
-        self._filtered = set(filters_of(text))
         self._table = _table_columns(root, bag)
 
     # --- the book
@@ -132,7 +130,7 @@ class _Check:
                 continue
             column = self._table.get(number, ColumnBytes(self._bag.file, name, {}))
             dataset = dataset_at(self._root, f"/{names.BOOK}/{name}")
-            self._column(f"/{names.BOOK}/{name}", dataset, column, False, problems)
+            self._column(f"/{names.BOOK}/{name}", dataset, column, problems)
             if name in BOOK_DTYPES and dataset.dtype != BOOK_DTYPES[name]:
                 problems.add("dtype", f"/{names.BOOK}/{name} has another dtype than it should")
         if int((self._bag.ledger["topic"] >= len(self._bag.definitions.topics)).sum()):
@@ -165,11 +163,9 @@ class _Check:
         if dataset.dtype != proven.dtype or dataset.shape[1:] != proven.shape[1:]:
             problems.add("dtype", f"{item.path} has another dtype or shape than the bag defines")
             return
-        self._column(item.path, dataset, proven.column, item.number in self._filtered, problems)
+        self._column(item.path, dataset, proven.column, problems)
 
-    def _column(
-        self, path: str, dataset: h5py.Dataset, column: ColumnBytes, filtered: bool, problems: _Problems
-    ) -> None:
+    def _column(self, path: str, dataset: h5py.Dataset, column: ColumnBytes, problems: _Problems) -> None:
         rows, row_bytes = _chunk_rows(dataset), _row_bytes(dataset)
         # what the table proves, per chunk, from the chunk's first byte on
         proven: dict[int, int] = {}
@@ -178,8 +174,9 @@ class _Check:
             if low == base:
                 proven[number] = high - base
         used = -(-dataset.shape[0] // rows) if rows else 0
+        raw = (1 << dataset.id.get_create_plist().get_nfilters()) - 1
         seen = 0
-        for number, offset, _stored in _chunks_in_hdf5(dataset, rows):
+        for number, offset, stored, mask in _chunks_in_hdf5(dataset, rows):
             chunk = column.chunks.get(number)
             needed = min(rows, dataset.shape[0] - number * rows) * row_bytes
             if needed <= 0:
@@ -191,7 +188,9 @@ class _Check:
                 problems.add(
                     "place", f"chunk {number} of {path} lies at byte {offset}, but its checksum is of {chunk.offset}"
                 )
-            elif not filtered and chunk.size < needed:
+            elif mask != (0 if chunk.packed else raw) or (chunk.packed and stored != chunk.size):
+                problems.add("packed", f"chunk {number} of {path} is not packed as its checksum says")
+            elif not chunk.packed and chunk.size < needed:
                 problems.add("no checksum", f"the end of chunk {number} of {path} has no checksum")
             elif proven.get(number, 0) < needed:
                 problems.add("CRC", f"chunk {number} of {path} (at byte {offset}) is damaged: its CRC does not hold")
@@ -339,9 +338,11 @@ def _chunk_rows(dataset: h5py.Dataset) -> int:
     return int(dataset.chunks[0]) if dataset.chunks else 0
 
 
-# (chunk number, byte offset, stored bytes) of all chunks, as HDF5 has them
-def _chunks_in_hdf5(dataset: h5py.Dataset, rows: int) -> list[tuple[int, int, int]]:
-    out: list[tuple[int, int, int]] = []
+# (chunk number, byte offset, stored bytes, filters it did not pass) of all chunks, as HDF5 has them
+def _chunks_in_hdf5(dataset: h5py.Dataset, rows: int) -> list[tuple[int, int, int, int]]:
+    out: list[tuple[int, int, int, int]] = []
     if rows:
-        dataset.id.chunk_iter(lambda info: out.append((info.chunk_offset[0] // rows, info.byte_offset, info.size)))
+        dataset.id.chunk_iter(
+            lambda info: out.append((info.chunk_offset[0] // rows, info.byte_offset, info.size, info.filter_mask))
+        )
     return sorted(out)

@@ -29,9 +29,11 @@ from bag.storage.account import REMARKS, Account
 from bag.storage.bagfile import Unfinished, checked_texts, create_bag, resume_bag
 from bag.storage.batch import Row, batches
 from bag.storage.columns import TopicColumns
+from bag.storage.compressor import Compressor
 from bag.storage.definitions import Definitions, channel_values, schema_values
 from bag.storage.disk import FileOpener, RawFile
 from bag.storage.groups import topic_group
+from bag.storage.live import ChunkQueue
 from bag.storage.tail import Tail
 from bag.storage.topic import TopicWriter
 from bag.storage.tree import describe
@@ -51,6 +53,7 @@ class BagWriter:
         description: free text kept with the bag.
         custom_data: names and values kept with the bag.
         keep_tail: keep what arrived since the last commit in a sidecar; needless for what can be made again.
+        compressor: compresses what is written; raw where it lags.
         resume: go on in a bag that was not closed (for roll forward).
         opener: how files are opened (for tests).
 
@@ -69,6 +72,7 @@ class BagWriter:
         description: str = "",
         custom_data: Mapping[str, str] | None = None,
         keep_tail: bool = True,
+        compressor: Compressor | None = None,
         resume: Unfinished | None = None,
         opener: FileOpener = RawFile,
     ) -> None:
@@ -89,6 +93,9 @@ class BagWriter:
             sidecar = self._bag.sidecars.tail if keep_tail else None
             self._tail = Tail(sidecar, self._bag.commits, self._bag.file.committed)
         self.file, self.h5, self.book = self._bag.file, self._bag.h5, self._bag.book
+        self._queue = ChunkQueue(compressor) if compressor is not None else None
+        if self._queue is not None:
+            describe(self.h5, compression=self._queue.filter[0])
 
     def adopt(
         self, definitions: Definitions, commits: int, topics: Mapping[str, TopicWriter], numbers: Iterator[int]
@@ -148,6 +155,8 @@ class BagWriter:
                 else:
                     placed = topic.append(known, self._schemas.get(batch.fingerprint), batch)
                     self._tail.batch(channel, batch, placed)
+            if self._queue is not None:
+                self._queue.collect()
 
     def note(self, channel: int, kind: str, sequences: tuple[int, int], number: int, log_time_ns: int) -> None:
         """Account for `number` messages that will not be stored: `lost_by_us`, `throttled`, `paused` or `malformed`.
@@ -232,6 +241,8 @@ class BagWriter:
         if self._closed:
             return
         self._closed = True
+        if self._queue is not None:
+            self._queue.abandon()
         self._forget_topics()
         self._bag.abort()
 
@@ -282,6 +293,8 @@ class BagWriter:
         for number, topic in enumerate(self._topics.values()):
             topic.settle()
             summaries[number] = topic.account.summary()
+        if self._queue is not None:
+            self._queue.drain()
         self._bag.commit(summaries, sync=sync)
 
     def _create_topic(self, channel: Channel, schema: Schema | None) -> TopicWriter:
@@ -298,7 +311,7 @@ class BagWriter:
             describe(group, fields=", ".join(f"{item.name}: {item.annotation}" for item in schema.fields))
         number = len(self._topics)
         self.book.define("topic", {"id": number, "name": channel.topic, "path": group.name})
-        columns = TopicColumns(self.file, group, self.book, number, self._numbers.__next__)
+        columns = TopicColumns(self.file, group, self.book, number, self._numbers.__next__, self._queue)
         topic = TopicWriter(self.file, columns, self.book, Account(number, self.book))
         self._topics[channel.topic] = topic
         return topic

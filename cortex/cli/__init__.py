@@ -1,13 +1,14 @@
 """The `cortex` command line: looking at discovery, topics and nodes, and a place where other packages join in.
 
-A package adds its commands by an entry point in the group ``cortex.commands``.  They are only imported when they are
-called, so that ``cortex --help`` stays quick, and a broken one costs nothing but its own command.
+A package adds its commands by an entry point in the group ``cortex.commands``.  Commands, our own too, are imported
+when they are called, so that each starts quickly, and a broken one costs nothing but its own command.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,11 @@ from typing import Any
 import click
 
 from cortex import __version__
-from cortex.cli.discovery import discovery
-from cortex.cli.node import node
-from cortex.cli.topic import topic
 from cortex.errors import CortexError
 
 PLUGIN_GROUP = "cortex.commands"
+# each is the attribute of this name in the module of this name
+OWN = ("discovery", "node", "topic")
 
 
 class PluginGroup(click.Group):
@@ -35,23 +35,23 @@ class PluginGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return our own commands, then those of the plugins."""
-        own = super().list_commands(ctx)
+        own = [*OWN, *super().list_commands(ctx)]
         return own + sorted(_plugins().keys() - set(own))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, importing it when it belongs to a plugin."""
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
+        """Return a command; only now it is imported."""
+        if cmd_name in OWN:
+            own: click.Command = getattr(import_module(f"cortex.cli.{cmd_name}"), cmd_name)
             return own
         plugin = _plugins().get(cmd_name)
-        return None if plugin is None else _load(plugin)
+        return super().get_command(ctx, cmd_name) if plugin is None else _load(plugin)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing the plugins."""
         width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
         rows = []
         for name in self.list_commands(ctx):
-            own = super().get_command(ctx, name)
+            own = self.get_command(ctx, name) if name in OWN else None
             rows.append((name, own.get_short_help_str(width) if own else _summary(_plugins()[name])))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -97,10 +97,6 @@ def cortex() -> None:
 
     Example: cortex topic list
     """
-
-
-for _command in (discovery, topic, node):
-    cortex.add_command(_command)
 
 
 def main() -> None:

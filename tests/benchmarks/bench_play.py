@@ -1,13 +1,16 @@
 """Replay beside bare senders of the same frames, in the same run: speed, losslessness and timing, as ratios.
 
-    python tests/benchmarks/bench_play.py [speed] [lossless] [timing] [--seconds 10] [--repeat 3]
+    python tests/benchmarks/bench_play.py all|speed|lossless|timing|drift ... [--seconds 10] [--repeat 3] [--drift 60]
 
 speed     the player, --immediate --lossless, and a bare ZeroMQ sender of the same frames from RAM, each into a receiver
           in a process of its own: messages per second until the last one has been received.
 lossless  20,000 messages at full speed into a plain subscriber with a queue of 10 that takes 1 ms for each.
 timing    W3 at 1x, each to a receiver in a process of its own: the player, a plain absolute-deadline sender from RAM,
           and where they are installed ROS 1 `rosbag play` and `lcm-logplayer` (bench_play_rivals.py). The error of a
-          message is its arrival minus when it was due, beyond the best of its topic (the transport's own time).
+          message is its arrival minus when it was due, beyond the best percent of its topic, since a rival does not
+          say when it began. For the player, which does, also: arrival minus deadline, beyond the median time that the
+          transport alone takes for a message of that topic (from the call of send to the same receiver).
+drift     W3 at 1x for a minute: the player's error in the first and in the last ten seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import statistics
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -201,14 +205,17 @@ class Bare:
                 send(frame, zmq.SNDMORE)
             send(frames[-1])
 
-    def paced(self) -> None:
-        """Absolute deadlines, slept out: what a careful person writes by hand."""
+    def paced(self) -> np.ndarray[Any, Any]:
+        """Absolute deadlines, slept out: what a careful person writes by hand; returns when it called send."""
         start = time.monotonic_ns() - self.messages[0][0]
+        called = []
         for at, socket, topic, frames in self.messages:
             left = start + at - time.monotonic_ns()
             if left > 0:
                 time.sleep(left / 1e9)
+            called.append(time.monotonic_ns())
             socket.send_multipart([topic, *frames])
+        return np.array(called, np.int64)
 
     def close(self) -> None:
         self._context.destroy()
@@ -266,87 +273,181 @@ def lossless(directory: Path, count: int = 20_000) -> None:
     )
 
 
-def errors(load: str, seconds: float, log: np.ndarray[Any, Any]) -> tuple[float, float, float, float]:
-    """p50, p99, max of the error in us, and the drift from the first to the last tenth in us."""
-    due = {(number, sequence): at for at, number, sequence in plan(load, seconds)}
-    at = np.array([due[number, sequence] for number, sequence, _ in log.tolist()], np.int64)
-    off = log[:, 2] - at
-    error = np.empty(len(off))
-    for number in np.unique(log[:, 0]):
-        own = log[:, 0] == number
-        error[own] = off[own] - np.percentile(off[own], 1)
-    tenth = len(off) // 10
-    order = np.argsort(at)
-    drift = np.median(off[order][-tenth:]) - np.median(off[order][:tenth])
-    error = np.abs(error) / 1e3
-    return float(np.percentile(error, 50)), float(np.percentile(error, 99)), float(error.max()), float(drift) / 1e3
+@dataclass
+class Errors:
+    """Errors of one run in us: of all messages, of those larger than 64 KiB and of the others, and the drift."""
+
+    p50: float
+    p99: float
+    worst: float
+    p99_large: float
+    p99_small: float
+    drift: float
+
+    def __str__(self) -> str:
+        return (
+            f"p50 {self.p50:6.0f} us  p99 {self.p99:7.0f} us (large {self.p99_large:6.0f}, small {self.p99_small:6.0f})"
+            f"  max {self.worst:7.0f} us  drift {self.drift:5.0f} us"
+        )
+
+
+class Timetable:
+    """When the messages of a load are due, and what arrivals make of it."""
+
+    def __init__(self, load: str, seconds: float) -> None:
+        self.seconds = seconds
+        self.due = {(number, sequence): at for at, number, sequence in plan(load, seconds)}
+        sizes = [sum(memoryview(part).nbytes for part in ms[0].to_frames(0)) for _n, _h, ms in topics_of(load)]
+        self.large = np.array([size > 1 << 16 for size in sizes])
+
+    def offsets(self, log: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """When each arrival was due on the time line, and how far behind the time line's 0 it then came, in ns."""
+        at = np.array([self.due[number, sequence] for number, sequence, _ in log.tolist()], np.int64)
+        return at, log[:, 2] - at
+
+    def errors(self, log: np.ndarray[Any, Any]) -> Errors:
+        """Beyond the best percent of each topic."""
+        at, off = self.offsets(log)
+        error = np.abs(off - self._by_topic(log, off, 1))
+        large = self.large[log[:, 0]]
+        span = min(10e9, self.seconds * 1e8)
+        late, early = off[at >= self.seconds * 1e9 - span], off[at < span]
+        return Errors(
+            *(float(value) / 1e3 for value in (*np.percentile(error, [50, 99]), error.max())),
+            *(float(np.percentile(error[kind], 99)) / 1e3 for kind in (large, ~large)),
+            drift=float(np.median(late) - np.median(early)) / 1e3,
+        )
+
+    def transport(self, log: np.ndarray[Any, Any], called: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Of each topic the median time from the call of send to the arrival, in ns."""
+        sent = dict(zip(self.due, called.tolist(), strict=True))
+        took = np.array([arrival - sent[number, sequence] for number, sequence, arrival in log.tolist()])
+        return np.array([np.median(took[log[:, 0] == number]) for number in range(len(self.large))])
+
+    def beyond(self, log: np.ndarray[Any, Any], zero: int, transport: np.ndarray[Any, Any]) -> tuple[float, float]:
+        """p50 and p99 of arrival minus deadline minus the median time of the transport, in us."""
+        _at, off = self.offsets(log)
+        p50, p99 = np.percentile(off - zero - transport[log[:, 0]], [50, 99])
+        return float(p50) / 1e3, float(p99) / 1e3
+
+    def _by_topic(self, log: np.ndarray[Any, Any], off: np.ndarray[Any, Any], percent: float) -> Any:
+        best = [np.percentile(off[log[:, 0] == number], percent) for number in range(len(self.large))]
+        return np.array(best)[log[:, 0]]
+
+
+@dataclass
+class Played:
+    """What a player in a process of its own says: its report, and the monotonic time of the time line's 0."""
+
+    report: bag.PlayReport
+    zero: int
+
+
+def _play_in_child(path: Path, pipe: Any) -> None:
+    clock = bag.PlayerClock()
+    with bag.Player(path, bag.PlayOptions(wait_for_subscribers=1), clock=clock) as player:
+        pipe.send(Played(player.play(), clock.deadline(0)))
+
+
+def played(path: Path, count: int) -> tuple[np.ndarray[Any, Any], Played]:
+    """Play in one process to a receiver in another."""
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    with Receiver(path, count) as receiver:
+        child = context.Process(target=_play_in_child, args=(path, other))
+        child.start()
+        log = receiver.log()
+        said = pipe.recv()
+        child.join()
+    return log, said
+
+
+def by_hand(path: Path, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Send from RAM, as a careful person would."""
+    bare = Bare(path, nodrop=False)
+    with Receiver(path, count) as receiver:
+        bare.wait()
+        called = bare.paced()
+        log = receiver.log()
+    bare.close()
+    return log, called
 
 
 def timing(directory: Path, seconds: float, repeat: int) -> None:
+    from bench_play_rivals import rivals
+
     path = directory / "W3.h5"
     count = make_bag("W3", seconds, path, directory)
+    table = Timetable("W3", seconds)
+    others = rivals(directory, list(plan("W3", seconds)), topics_of("W3"))
+    print(f"timing: W3 at 1x for {seconds:g} s; error at the subscriber, beyond the best percent of the topic")
+    results: dict[str, list[Errors]] = {}
+    ours: list[tuple[float, float]] = []
 
-    def by_player() -> np.ndarray[Any, Any]:
-        with Receiver(path, count) as receiver:
-            child = multiprocessing.get_context("spawn").Process(target=play, args=(path,))
-            child.start()
-            log = receiver.log()
-            child.join()
-        return log
+    def show(name: str, log: np.ndarray[Any, Any]) -> None:
+        results.setdefault(name, []).append(table.errors(log))
+        print(f"  {name:18}{results[name][-1]}  {len(log):,} of {count:,}", flush=True)
 
-    def by_hand() -> np.ndarray[Any, Any]:
-        bare = Bare(path, nodrop=False)
-        with Receiver(path, count) as receiver:
-            bare.wait()
-            bare.paced()
-            log = receiver.log()
-        bare.close()
-        return log
-
-    senders: dict[str, Callable[[], np.ndarray[Any, Any]]] = {
-        "cortex bag play": by_player,
-        "plain sender, RAM": by_hand,
-    }
-    try:
-        from bench_play_rivals import rivals
-
-        senders |= rivals(directory, list(plan("W3", seconds)), topics_of("W3"))
-    except ImportError:
-        pass
-    print(f"timing: W3 at 1x for {seconds:g} s; error beyond the best of the topic, at the subscriber")
-    results: dict[str, list[tuple[float, float, float, float]]] = {}
     for _ in range(repeat):
-        for name, sender in senders.items():
-            log = sender()
-            results.setdefault(name, []).append(errors("W3", seconds, log))
-            p50, p99, worst, drift = results[name][-1]
-            print(
-                f"  {name:18}  p50 {p50:7.0f} us  p99 {p99:7.0f} us  max {worst:7.0f} us  drift {drift:6.0f} us"
-                f"  {len(log):,} of {count:,}",
-                flush=True,
-            )
+        log, called = by_hand(path, count)
+        show("plain sender, RAM", log)
+        transport = table.transport(log, called)
+        log, said = played(path, count)
+        show("cortex bag play", log)
+        ours.append(table.beyond(log, said.zero, transport))
+        late, medians = said.report.lateness, ", ".join(f"{value / 1e3:.0f}" for value in transport)
+        print(
+            f"    at the call of send: p50 {late.p50_ns / 1e3:.0f} us, p99 {late.p99_ns / 1e3:.0f} us, max "
+            f"{late.max_ns / 1e3:.0f} us, real-time priority: {'yes' if said.report.realtime else 'no'}\n"
+            f"    at the subscriber, beyond the transport's median: p50 {ours[-1][0]:.0f} us, p99 {ours[-1][1]:.0f} us "
+            f"(the transport alone, by topic: {medians} us)",
+            flush=True,
+        )
+        for name, run in others.items():
+            show(name, run())
     print("  medians:")
     for name, rows in results.items():
-        p50, p99, *_ = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"  {name:18}  p50 {p50:7.0f} us  p99 {p99:7.0f} us")
+        p50, p99 = statistics.median(row.p50 for row in rows), statistics.median(row.p99 for row in rows)
+        print(f"  {name:18}p50 {p50:6.0f} us  p99 {p99:7.0f} us")
+    p50, p99 = (statistics.median(column) for column in zip(*ours, strict=True))
+    print(f"  cortex bag play, beyond the transport's own latency: p50 {p50:.0f} us (wanted: <= 50), p99 {p99:.0f} us")
+    if others:
+        best = min(statistics.median(row.p99 for row in results[name]) for name in others)
+        mine = statistics.median(row.p99 for row in results["cortex bag play"])
+        print(f"  p99 of cortex bag play : best rival = {mine / best:.2f} (wanted: <= 0.5)", flush=True)
+    path.unlink()
+
+
+def drift(directory: Path, seconds: float) -> None:
+    path = directory / "drift.h5"
+    count = make_bag("W3", seconds, path, directory)
+    log, said = played(path, count)
+    found = Timetable("W3", seconds).errors(log)
+    print(f"drift: W3 at 1x for {seconds:g} s, {len(log):,} of {count:,}, took {said.report.duration_ns / 1e9:.4f} s")
+    print(f"  {found} (median of the last ten seconds minus that of the first)", flush=True)
+    path.unlink()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure replay beside bare senders.")
-    parser.add_argument("what", nargs="*", default=["speed", "lossless", "timing"])
+    parser.add_argument("what", nargs="*", default=["all"], help="all, speed, lossless, timing, drift")
+    parser.add_argument("--drift", type=float, default=60.0, help="seconds of the run for drift")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repeat", type=int, default=3)
     chosen = parser.parse_args()
+    parts = {"speed", "lossless", "timing", "drift"} if "all" in chosen.what else set(chosen.what)
     directory = Path(tempfile.mkdtemp(prefix="bp_", dir="/tmp"))
     os.environ["CORTEX_DIR"] = str(directory)
     os.environ.pop("CORTEX_DISCOVERY_ADDRESS", None)
     try:
-        if "speed" in chosen.what:
+        if "speed" in parts:
             speed(directory, chosen.repeat)
-        if "lossless" in chosen.what:
+        if "lossless" in parts:
             lossless(directory)
-        if "timing" in chosen.what:
+        if "timing" in parts:
             timing(directory, chosen.seconds, chosen.repeat)
+        if "drift" in parts:
+            drift(directory, chosen.drift)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
