@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bag.errors import IntegrityError
 from bag.records import Channel, Frame, RawMessage
+from bag.storage.price import filter_of
 from bag.storage.reader import BagReader, sending_times
 
 # rows of an index that are turned into times at once
@@ -19,8 +20,8 @@ KEY_ROWS = 1 << 18
 SAME_CLOCK_NS = 5_000_000_000
 HEADER_BYTES = 24
 FRAMES_BYTES = 16 << 20
-# no compression that HDF5 has makes more of a byte; a bag that claims to is made to exhaust the memory
-MAX_EXPANSION = 1100
+# no compression makes more of a byte, gzip and lz4, or zstd; a bag that claims to is made to exhaust the memory
+MAX_EXPANSION, ZSTD_EXPANSION = 1100, 33_000
 
 NOT_WANTED = -1
 
@@ -174,7 +175,7 @@ def time_line_zeros(spans: Sequence[tuple[int, int, int] | None]) -> list[int]:
 # sizes in a bag are claims; those that cannot be true are not followed
 def _refuse_absurd(reader: BagReader, topic: str) -> None:
     one: Any = reader.topics[topic]
-    limit = MAX_EXPANSION * reader.path.stat().st_size
+    limit = (ZSTD_EXPANSION if filter_of(reader) == "zstd" else MAX_EXPANSION) * reader.path.stat().st_size
     for column in one.buffer_columns():
         claimed = column.values.size * column.values.dtype.itemsize
         if claimed > limit or column.spec.row_bytes * min(1, column.values.shape[0]) > limit:

@@ -27,8 +27,9 @@ from bag.sticky import StickyTopics, Value
 # threads must hand over quickly, or reading ahead makes sending late
 SWITCH_S = 0.0001
 PR_SET_TIMERSLACK = 29
-# later than this, it cannot keep up, and others are not to suffer for it
+# later than this for so long, it cannot keep up, and others are not to suffer for it
 BEHIND_NS = 20_000_000
+BEHIND_FOR_NS = 500_000_000
 
 Hook = Callable[[str], object]
 
@@ -75,6 +76,7 @@ class Performance:
         self.late = self.sent = self.repeated = 0
         self.passes = 1
         self._look_at = 0
+        self._behind_since: int | None = None
         self._ahead: ReadAhead | None = None
         self._lock = threading.Lock()
         self._target: int | None = None
@@ -162,15 +164,14 @@ class Performance:
         logs, send, topics = self.logs, stage.send, self._programme.places
         limit, restamping, sticky = self._options.num_messages, self._restamping, bool(self._sticky)
         before, after = self._hooks
-        precedence = self._precedence
         for at, place, frames in zip(batch.times, batch.places, batch.frames, strict=True):
             if limit is not None and self.sent >= limit:
                 return False
             late = self._wait(at, position, stage)
             if late is None:
                 return False
-            if (late > BEHIND_NS) is not precedence.yielding:
-                precedence.set_yielding(late > BEHIND_NS)
+            if late > BEHIND_NS or self._behind_since is not None:
+                self._mind_others(late)
             if restamping:
                 frames = self._stamps.restamp(topics[place].name, frames)
             if before is not None:
@@ -187,6 +188,18 @@ class Performance:
                 if self._clock.real_ns() >= self._look_at:
                     self._look(stage)
         return True
+
+    # a hiccup of the machine is no reason to step back
+    def _mind_others(self, late: int) -> None:
+        now = self._clock.real_ns()
+        if late <= BEHIND_NS:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        since = self._behind_since
+        yielding = since is not None and now - since >= BEHIND_FOR_NS
+        if yielding is not self._precedence.yielding:
+            self._precedence.set_yielding(yielding)
 
     # how late it is then, or None when the wait was ended
     def _wait(self, at: int, position: int, stage: Stage) -> int | None:

@@ -49,6 +49,7 @@ class Writer:
     ) -> None:
         self.path = Path(path)
         self._node = node
+        self._known: dict[tuple[str, str | None, str | None, int], Channel] = {}
         self._channels: dict[tuple[str, str, str, int, str], Channel] = {}
         self._sequences: dict[str, int] = {}
         self._last: dict[str, int] = {}
@@ -187,11 +188,17 @@ class Writer:
         if isinstance(message, RawMessage) and node is None:
             source = message.channel
             key = (topic, source.node, source.type_name, source.fingerprint, source.address)
-            return self._channels.get(key) or self._enter(key, schema_of(source.fingerprint))
+            return self._channels.get(key) or self._enter(key, message.schema or schema_of(source.fingerprint))
         fingerprint = int(HEADER.unpack_from(frames[0])[0])
+        # schema and address of a class take longer to make than its message to write
+        quick = (topic, node, type_name, fingerprint)
+        if quick not in self._known:
+            self._known[quick] = self._channel_of(topic, fingerprint, node or self._node, type_name)
+        return self._known[quick]
+
+    def _channel_of(self, topic: str, fingerprint: int, sender: str, type_name: str | None) -> Channel:
         schema = schema_of(fingerprint)
         name = type_name or (schema.type_name if schema else f"0x{fingerprint:016x}")
-        sender = node or self._node
         key = (topic, sender, name, fingerprint, ipc_address(topic, sender))
         return self._channels.get(key) or self._enter(key, schema)
 

@@ -197,6 +197,7 @@ TOPIC = _quiet(
 )
 STATISTICS = _quiet(
     bag.RecorderStatistics,
+    compression=None,
     path="run.h5",
     elapsed_ns=3_000_000_000,
     messages=90,
@@ -344,7 +345,7 @@ def test_every_option_reaches_the_recorder(monkeypatch):
         "/a -e ^/b -x c --exclude-topics /d --topic-types T --nodes n -b 2G -d 10m --max-bag-files 3 --duration 90s "
         "--limit 5 --min-free-space 1G --max-cache-size 64M --flush-interval 1s -p 200ms --no-discovery "
         "--wait-for-topics --require /a@9.5 --require /b --throttle /c=2 --sticky /map --start-paused "
-        "--description text --custom-data k=v --disable-keyboard-controls"
+        "--compression gzip:6 --description text --custom-data k=v --disable-keyboard-controls"
     )
     result = CliRunner().invoke(group, ["record", *words.split()])
     assert result.exit_code == 0, result.stderr
@@ -373,6 +374,7 @@ def test_every_option_reaches_the_recorder(monkeypatch):
         description="text",
         custom_data=(("k", "v"),),
         control=True,
+        compression="gzip:6",
     )
 
 

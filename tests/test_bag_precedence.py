@@ -4,11 +4,11 @@ import os
 import threading
 
 import pytest
-from recordings import chat, write_bag
+from recordings import Line, chat, write_bag
 
 import bag
 from bag.clock import ManualClock
-from bag.performance import BEHIND_NS
+from bag.performance import BEHIND_FOR_NS, BEHIND_NS
 from bag.precedence import READER, SENDER, Precedence
 
 MS = 1_000_000
@@ -108,8 +108,9 @@ def test_a_replay_asks_the_system_for_it_unless_told_otherwise(chosen, expected,
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
-def test_a_replay_that_falls_behind_yields_until_it_has_caught_up(tmp_path, cortex_dir, discovery):
-    path = write_bag(tmp_path / "run.h5", cortex_dir, chat(6))
+def test_a_replay_that_stays_behind_yields_until_it_has_caught_up(tmp_path, cortex_dir, discovery):
+    lines = [Line("/chat", at_ms, number) for number, at_ms in enumerate((0, 10, 20, 30, 2000, 2010))]
+    path = write_bag(tmp_path / "run.h5", cortex_dir, lines)
     clock = ManualClock()
     yielding = []
     with bag.Player(path, bag.PlayOptions(delay_ns=0), clock=clock) as player:
@@ -118,6 +119,8 @@ def test_a_replay_that_falls_behind_yields_until_it_has_caught_up(tmp_path, cort
             yielding.append(player._precedence.yielding)
             if len(yielding) == 2:
                 clock.advance(BEHIND_NS + 25 * MS)
+            if len(yielding) == 3:
+                clock.advance(BEHIND_FOR_NS)
 
         player.play(slow)
-    assert yielding == [False, False, True, True, False, False]
+    assert yielding == [False, False, False, True, False, False]

@@ -33,13 +33,13 @@ def packed(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(8))
 def test_of_200_randomly_damaged_bags_everything_whose_crc_still_holds_comes_back(block, packed, tmp_path):
     paths = [*map(sample, NAMES), packed]
     known = [(path.read_bytes(), proofs(path), needs(path), contents(path)) for path in paths]
     bad, new = tmp_path / "bad.h5", tmp_path / "new.h5"
     owed = 0
-    for number in range(block * 50, block * 50 + 50):
+    for number in range(block * 25, block * 25 + 25):
         data, rows, needed, truth = known[number % 4]
         broken, _where = damage(data, random.Random(number))
         bad.write_bytes(broken)
@@ -56,7 +56,7 @@ def test_of_200_randomly_damaged_bags_everything_whose_crc_still_holds_comes_bac
             whole = {message for message, need in zip(messages, needed[topic], strict=True) if holding.all_of(need)}
             assert whole <= set(found.get(topic, ())), f"case {number} lost whole messages of {topic}"
             owed += len(whole)
-    assert owed > 1000
+    assert owed > 500
 
 
 def test_a_wrong_byte_in_the_table_of_checksums_condemns_nothing(tmp_path):

@@ -118,3 +118,12 @@ def test_a_message_of_which_nothing_is_known_is_decoded_by_position(tmp_path):
     written.close()
     with bag.open(tmp_path / "run.h5") as run:
         assert run["/t"].raw(0).decode().asdict() == {"field0": 4, "field1": 5}
+
+
+def test_a_copy_keeps_the_names_of_a_class_that_is_not_imported(series, tmp_path):
+    with bag.open(series) as source, bag.Writer(tmp_path / "copy.h5") as copy:
+        for message in source.messages():
+            copy.write(message.topic, message)
+    with bag.open(tmp_path / "copy.h5") as run:
+        assert run["/t"].schema == MESSAGE
+        assert run["/map"]["y"][:].tolist() == [1, 2, 3]

@@ -134,7 +134,7 @@ def test_every_chunk_has_a_checksum_that_holds(tmp_path):
         rows = [*file["_bag/checksums"][()].tolist(), *file["_bag/open_chunks"][()].tolist()]
         for column, crc, size, _chunk, offset, _packed in rows:
             assert crc32(data[offset : offset + size]) == crc, column
-        covered = {(column, chunk): size for column, _crc, size, chunk, _offset in rows}
+        covered = {(column, chunk): size for column, _crc, size, chunk, _offset, _packed in rows}
         paths = {column.number: column.path for column in reader._definitions.columns[0]}
         paths |= {number: f"/_bag/{name}" for name, number in names.BOOK_COLUMNS.items()}
         for number, where in paths.items():

@@ -104,3 +104,16 @@ def test_what_is_no_bag_cannot_be_checked(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"x" * 5000)
     with pytest.raises(BagFormatError):
         verify(tmp_path / "x.h5")
+
+
+def test_a_bag_of_before_chunks_could_be_packed_is_whole(copy):
+    path = copy()
+    with h5py.File(path, "r+") as file:
+        for name in ("_bag/checksums", "_bag/open_chunks"):
+            rows = file[name][:]
+            kept = np.empty(len(rows), [(field, rows.dtype[field]) for field in rows.dtype.names if field != "packed"])
+            for field in kept.dtype.names:
+                kept[field] = rows[field]
+            del file[name]
+            file.create_dataset(name, data=kept, maxshape=(None,), chunks=(16,))
+    assert verify(path).whole

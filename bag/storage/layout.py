@@ -53,6 +53,8 @@ LEDGER_DTYPE = np.dtype(
     ]
 )
 CLOCK_DTYPE = np.dtype([("wall_ns", "<i8"), ("mono_ns", "<i8")])
+# the first bags were written without them
+LATER_FIELDS = frozenset({"packed"})
 CHECKSUM_DTYPE = np.dtype(
     [("column", "<u4"), ("crc", "<u4"), ("size", "<u4"), ("chunk", "<u8"), ("offset", "<u8"), ("packed", "u1")]
 )

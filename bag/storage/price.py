@@ -25,11 +25,16 @@ class Price:
     raw_bytes: int
 
 
+def filter_of(reader: BagReader) -> str:
+    """Name of the filter of a bag, empty when it is not compressed."""
+    name = attribute(reader._h5, "compression")
+    return name if isinstance(name, str) else ""
+
+
 def price_of(reader: BagReader) -> Price | None:
     """The price of a bag, from its checksums alone; None when it is not compressed."""
-    root = reader._h5
-    name = attribute(root, "compression")
-    if not isinstance(name, str):
+    root, name = reader._h5, filter_of(reader)
+    if not name:
         return None
     # most bags are not compressed, and need none of this
     from bag.storage.filters import GZIP

@@ -138,14 +138,15 @@ def _without_cache() -> Any:
 
 
 def table(root: h5py.File, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """All rows of a table of the book; fields of a later minor version are passed over.
+    """All rows of a table of the book; fields of a later version are passed over, those an earlier one lacks are 0.
 
     Raises:
         IntegrityError: it is not there, lacks a field, or claims to be larger than what is stored.
     """
     found = dataset_at(root, f"/{names.BOOK}/{name}")
     fields = dtype_of(found).names
-    if found.ndim != 1 or (dtype.names is None) != (fields is None) or not set(dtype.names or ()) <= set(fields or ()):
+    needed = set(dtype.names or ()) - names.LATER_FIELDS
+    if found.ndim != 1 or (dtype.names is None) != (fields is None) or not needed <= set(fields or ()):
         raise IntegrityError(f"{root.filename}: the table {name} does not have the fields of a bag")
     check_stored(found)
     rows = read_rows(found, 0, found.shape[0])
@@ -220,9 +221,10 @@ def read_records(dataset: h5py.Dataset, start: int, stop: int, dtype: np.dtype[A
 
 
 def _converted(rows: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    out = np.empty(len(rows), dtype)
-    for field in dtype.names or ():
-        out[field] = rows[field]
+    out = np.zeros(len(rows), dtype)
+    for field in rows.dtype.names or ():
+        if field in out.dtype.fields:
+            out[field] = rows[field]
     return out
 
 

@@ -26,6 +26,9 @@ import h5py
 import numpy as np
 
 import bag
+from bag.records import Channel
+from bag.schemas import schema_of
+from bag.storage import BagWriter
 from cortex.codec import encode_values
 from cortex.messages.standard import ArrayMessage, DictMessage, ImageMessage
 from cortex.wire import HEADER
@@ -113,23 +116,25 @@ def imu_messages(count: int) -> Iterator[tuple[str, int, np.ndarray]]:
 
 
 def write_imu(path: Path, count: int, topics: int = 1) -> None:
-    """`count` messages over `topics` topics, each with an array and a float of its own."""
+    """`count` messages over `topics` topics, each with an array and a text of its own; straight into storage, as 1e7
+    messages are many."""
     numbers = np.random.default_rng(0).random((512, 10))
+    buffers = [row.tobytes() for row in numbers]
     metadata, _buffers = encode_values([numbers[0], "imu", ""])
-    each = count // topics
-    with bag.Writer(path, keep_tail=False) as writer:
-        fingerprint = ArrayMessage.fingerprint()
+    each, fingerprint = count // topics, ArrayMessage.fingerprint()
+    with BagWriter(path, keep_tail=False) as writer:
         for topic in range(topics):
+            name = "/imu" if topics == 1 else f"/imu{topic}"
+            found = Channel(0, name, "ArrayMessage", fingerprint, "imu", f"ipc:///tmp/cortex/topics/imu{topic}")
+            channel = writer.add_channel(found, schema_of(fingerprint)).id
             for start in range(0, each, 10_000):
+                times = ((n, T0 + n * 1_000_000) for n in range(start, min(start + 10_000, each)))
                 rows = [
-                    (
-                        [HEADER.pack(fingerprint, T0 + n * 1_000_000, n), metadata, numbers[n % 512].tobytes()],
-                        T0 + n * 1_000_000,
-                        None,
-                    )
-                    for n in range(start, min(start + 10_000, each))
+                    (at, at, [name.encode(), HEADER.pack(fingerprint, at, n), metadata, buffers[n % 512]])
+                    for n, at in times
                 ]
-                writer.write_many("/imu" if topics == 1 else f"/imu{topic}", rows)
+                writer.append(channel, rows)
+            writer.commit()
 
 
 # --- the same questions to everybody
