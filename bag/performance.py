@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from bag.clock import SLICE_NS, PlayerClock
 from bag.lateness import LatenessLog
 from bag.options import PlayOptions
-from bag.precedence import READER, SENDER, Precedence
+from bag.precedence import SENDER, Precedence
 from bag.programme import Programme
 from bag.readahead import ReadAhead
 from bag.schedule import Batch
@@ -107,7 +107,7 @@ class Performance:
         started: int | None = None
         while position is not None:
             batches = self._programme.batches(position, self._options.read_ahead_bytes // 2, self._rest)
-            with ReadAhead(batches, self._options.read_ahead_bytes // 2, within=self._as_reader) as ahead:
+            with ReadAhead(batches, self._options.read_ahead_bytes // 2) as ahead:
                 self._ahead = ahead
                 ahead.wait_ready()
                 if started is None:
@@ -118,9 +118,6 @@ class Performance:
                 with undisturbed(), self._precedence.of_this_thread(SENDER), self._simulated_clock(stage):
                     position = self._walk(ahead, position, stage)
         return self._clock.real_ns() - (started or 0)
-
-    def _as_reader(self) -> AbstractContextManager[None]:
-        return self._precedence.of_this_thread(READER)
 
     # whoever wants everything at once wants no rest
     def _rest(self, took_ns: int) -> None:

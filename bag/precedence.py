@@ -12,8 +12,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# of what waits for what: a message that is on its way, the thread that sends on time, the one that reads ahead
-NETWORK, SENDER, READER = 3, 2, 1
+# Of what waits for what: a message that is on its way, the thread that sends on time. Reading ahead keeps the ordinary
+# rank: above it, its bursts would starve the receivers.
+NETWORK, SENDER = 2, 1
 
 
 class Precedence:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
 
 from bag.schedule import Batch
 
@@ -21,19 +20,15 @@ class ReadAhead:
     Args:
         batches: the timetable.
         max_bytes: bound on the bytes waiting.
-        within: makes a context in which the thread reads.
     """
 
     def __init__(
         self,
         batches: Iterable[Batch],
         max_bytes: int,
-        *,
-        within: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._batches = batches
         self._max_bytes = max_bytes
-        self._within = within
         self._ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = threading.Condition()
@@ -74,10 +69,6 @@ class ReadAhead:
                 self._room.notify_all()
 
     def _read(self) -> None:
-        with self._within():
-            self._read_all()
-
-    def _read_all(self) -> None:
         end: BaseException | None = None
         try:
             for batch in self._batches:
