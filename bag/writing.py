@@ -22,9 +22,9 @@ from bag.ring import Ring, write
 from bag.storage.batch import Row
 from bag.storage.disk import FileOpener, RawFile
 
-# while little arrives, wait this long for more: one batch instead of many
-COALESCE_S = 0.02
-COALESCE_BYTES = 4 << 20
+# while little arrives, wait this long for more: one batch instead of many; little is below this part of the cache
+COALESCE_S = 0.03
+COALESCE_BYTES, COALESCE_PART = 16 << 20, 16
 # when this part of the cache waits to be written, nothing is compressed any more
 HURRY = 4
 DEMANDS_EVERY_NS = 200_000_000
@@ -71,6 +71,7 @@ class Writing:
         self._demands: list[Demand] = []
         self._demands_due_ns = 0
         self._in_hand = 0
+        self._little = min(COALESCE_BYTES, options.buffer_bytes // COALESCE_PART)
         self._enough = False
         self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
 
@@ -182,7 +183,7 @@ class Writing:
             if now >= commit_due:
                 commit_due = now + self._options.flush_interval_ns
                 self._commit(now)
-            elif sum(item.nbytes for item in items if isinstance(item, Received)) < COALESCE_BYTES:
+            elif sum(item.nbytes for item in items if isinstance(item, Received)) < self._little:
                 self.finished.wait(COALESCE_S)
 
     def _carry_out_wishes(self) -> None:

@@ -386,7 +386,11 @@ before = resident()
 peak = 0
 options = bag.RecordOptions(all_topics=True, discovery_address=sys.argv[2], max_cache_bytes=16 << 20)
 with bag.Recorder(sys.argv[1], options, wall=wall) as recorder:
-    while recorder.statistics().messages < 10_000:
+    taken = 0
+    while taken < 10_000:
+        statistics = recorder.statistics()
+        # a disk that stalls meanwhile makes us refuse some
+        taken = statistics.messages + statistics.refused
         peak = max(peak, resident())
         time.sleep(0.01)
 print(round(peak - before), flush=True)
@@ -403,7 +407,9 @@ def test_memory_stays_within_its_bound_when_we_are_slower_than_the_wire(tmp_path
             output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert int(output) < 16 * 1.05 + 100
-    assert sequences(tmp_path / "run.h5") == list(range(len(sequences(tmp_path / "run.h5"))))
+    found = summary(tmp_path / "run.h5")
+    assert found.messages + found.lost_by_us >= 10_000
+    assert found.lost_before_us == 0
 
 
 def test_a_reader_of_a_bag_that_is_being_written_sees_a_consistent_beginning_of_it(tmp_path, cortex_dir, discovery):
