@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# Of what waits for what: a message that is on its way, the thread that sends on time. Reading ahead keeps the ordinary
-# rank: above it, its bursts would starve the receivers.
-NETWORK, SENDER = 2, 1
+# Of what waits for what: a message that is on its way, the thread that sends on time, the one that shows progress.
+# Reading ahead keeps the ordinary rank: above it, its bursts would starve the receivers.
+NETWORK, SENDER, DISPLAY = 3, 2, 1
 
 
 class Precedence:

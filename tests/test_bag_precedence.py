@@ -9,7 +9,7 @@ from recordings import Line, chat, write_bag
 import bag
 from bag.clock import ManualClock
 from bag.performance import BEHIND_FOR_NS, BEHIND_NS
-from bag.precedence import NETWORK, SENDER, Precedence
+from bag.precedence import DISPLAY, SENDER, Precedence
 
 MS = 1_000_000
 
@@ -53,7 +53,7 @@ def test_who_cannot_keep_up_steps_back_with_all_threads(monkeypatch):
     inside, done = threading.Event(), threading.Event()
 
     def read():
-        with precedence.of_this_thread(NETWORK):
+        with precedence.of_this_thread(DISPLAY):
             inside.set()
             done.wait(30)
 
@@ -64,7 +64,7 @@ def test_who_cannot_keep_up_steps_back_with_all_threads(monkeypatch):
         precedence.set_yielding(True)
         assert (scheduler.mine, scheduler.ranks[reader.native_id]) == (0, 0)
         precedence.set_yielding(False)
-        assert (scheduler.mine, scheduler.ranks[reader.native_id]) == (SENDER, NETWORK)
+        assert (scheduler.mine, scheduler.ranks[reader.native_id]) == (SENDER, DISPLAY)
         precedence.set_yielding(True)
         done.set()
         reader.join()

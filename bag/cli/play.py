@@ -16,7 +16,7 @@ from bag.cli.diff import differences
 from bag.cli.keys import Keys
 from bag.cli.stopping import Stopping
 from bag.errors import LossyError
-from bag.precedence import READER, Precedence
+from bag.precedence import DISPLAY, Precedence
 from bag.proof import prove
 from bag.storage.probe import untrusted
 
@@ -175,6 +175,6 @@ class _Ticker:
         self._thread.join()
 
     def _run(self) -> None:
-        with self._precedence.of_this_thread(READER):
+        with self._precedence.of_this_thread(DISPLAY):
             while not self._done.wait(_TICK_S):
                 self._call()
