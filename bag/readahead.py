@@ -22,11 +22,7 @@ class ReadAhead:
         max_bytes: bound on the bytes waiting.
     """
 
-    def __init__(
-        self,
-        batches: Iterable[Batch],
-        max_bytes: int,
-    ) -> None:
+    def __init__(self, batches: Iterable[Batch], max_bytes: int) -> None:
         self._batches = batches
         self._max_bytes = max_bytes
         self._ready: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()

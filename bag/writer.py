@@ -209,7 +209,3 @@ class Writer:
         )
         self._channels[key] = known
         return known
-
-    def add_schema(self, schema: Schema, channel: Channel) -> None:
-        """Say what the fields of a type are called where its class is not imported, before its first message."""
-        self._enter((channel.topic, channel.node, channel.type_name, channel.fingerprint, channel.address), schema)

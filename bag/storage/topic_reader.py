@@ -6,7 +6,6 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 import h5py
@@ -309,8 +308,3 @@ def _unpack_whole(packed: Frame, topic: str) -> list[Frame]:
         out.append(view[at : at + size])
         at += size
     return out
-
-
-def array_of(data: Frame, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array whose bytes are `data`."""
-    return np.frombuffer(data, np.dtype(dtype), prod(shape)).reshape(shape)
