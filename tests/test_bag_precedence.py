@@ -108,6 +108,21 @@ def test_a_replay_asks_the_system_for_it_unless_told_otherwise(chosen, expected,
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
+def test_reading_ahead_keeps_the_ordinary_rank(monkeypatch, tmp_path, cortex_dir, discovery):
+    ranks = {}
+    change = Precedence.of_this_thread
+
+    def of_this_thread(self, rank):
+        ranks[threading.current_thread().name] = rank
+        return change(self, rank)
+
+    monkeypatch.setattr(Precedence, "of_this_thread", of_this_thread)
+    path = write_bag(tmp_path / "run.h5", cortex_dir, chat(3))
+    with bag.Player(path, bag.PlayOptions(delay_ns=0)) as player:
+        player.play()
+    assert ranks == {threading.current_thread().name: SENDER}
+
+
 def test_a_replay_that_stays_behind_yields_until_it_has_caught_up(tmp_path, cortex_dir, discovery):
     lines = [Line("/chat", at_ms, number) for number, at_ms in enumerate((0, 10, 20, 30, 2000, 2010))]
     path = write_bag(tmp_path / "run.h5", cortex_dir, lines)
