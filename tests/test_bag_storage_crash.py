@@ -190,22 +190,28 @@ def check_plain(path, promised):
             assert not count or len(file[topic]["_index"]) >= count
 
 
+def crash_points(run, start, directory, wanted):
+    """Crash after each wanted write, open what is left, and give its number, what was promised, and if it was plain."""
+    for number, (done, files) in enumerate(images(run.disk.operations)):
+        if done < start or not wanted(number):
+            continue
+        lay_out(files, directory)
+        # without a journal the last commit is whole in the file itself
+        is_plain = not files.get(f"{NAME}.journal")
+        if is_plain:
+            shutil.copyfile(directory / NAME, directory / "plain.h5")
+            check_plain(directory / "plain.h5", at(run.committed, done))
+        promised = at(run.promised, done)
+        check_opens(directory, run, promised)
+        yield number, promised, is_plain
+
+
 @pytest.mark.parametrize("part", range(SLICES))
 def test_no_crash_point_loses_anything(recorded, tmp_path, part):
-    run, start = recorded
     points = plain_points = 0
-    for number, (done, files) in enumerate(images(run.disk.operations)):
-        if done < start or number % SLICES != part:
-            continue
+    for number, promised, is_plain in crash_points(*recorded, tmp_path, lambda number: number % SLICES == part):
         points += 1
-        lay_out(files, tmp_path)
-        if not files.get(f"{NAME}.journal"):
-            # without a journal the last commit is whole in the file itself
-            plain_points += 1
-            shutil.copyfile(tmp_path / NAME, tmp_path / "plain.h5")
-            check_plain(tmp_path / "plain.h5", at(run.committed, done))
-        promised = at(run.promised, done)
-        check_opens(tmp_path, run, promised)
+        plain_points += is_plain
         if number % 3 == 0:
             check_plain(tmp_path / NAME, promised)
     assert points > 100

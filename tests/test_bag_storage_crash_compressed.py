@@ -5,14 +5,13 @@ used again, large frames that are packed, others that stand raw since the compre
 and a commit that did not wait for it. From the state after each write, and in the middle of it, the bag is opened.
 """
 
-import shutil
 import threading
 
 import h5py
 import numpy as np
 import pytest
 from storage_kit import Disk, frames_of, images, lay_out, memory_directory
-from test_bag_storage_crash import NAME, Run, at, changing, check_opens, check_plain, small, words
+from test_bag_storage_crash import NAME, Run, at, changing, check_opens, crash_points, small, words
 
 from bag.storage.compressor import Compressor
 from bag.storage.filters import encoder_of
@@ -122,19 +121,10 @@ SLICES, STRIDE = 4, 7
 
 @pytest.mark.parametrize("part", range(SLICES))
 def test_no_crash_point_loses_anything(recorded, tmp_path, part):
-    run, start, *_ = recorded
     points = plain_points = 0
-    for number, (done, files) in enumerate(images(run.disk.operations)):
-        if done < start or number % STRIDE != part:
-            continue
+    for number, _promised, is_plain in crash_points(*recorded[:2], tmp_path, lambda number: number % STRIDE == part):
         points += 1
-        lay_out(files, tmp_path)
-        if not files.get(f"{NAME}.journal"):
-            plain_points += 1
-            shutil.copyfile(tmp_path / NAME, tmp_path / "plain.h5")
-            check_plain(tmp_path / "plain.h5", at(run.committed, done))
-        promised = at(run.promised, done)
-        check_opens(tmp_path, run, promised)
+        plain_points += is_plain
         if number % 5 == 0:
             report = verify(tmp_path / NAME)
             assert report.whole, report
