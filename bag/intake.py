@@ -73,7 +73,7 @@ class Intake:
         queue_bytes: bound on what ZeroMQ holds for us; what does not fit waits, or is lost, at the publisher.
         wall: wall clock in ns.
         mono: monotonic clock in ns.
-        renew: gives a channel for a source behind which a new publisher speaks; called in the intake's thread.
+        renew: gives a channel for a source; True: a new publisher speaks there. Called in the intake's thread.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Intake:
         *,
         wall: Callable[[], int] = time.time_ns,
         mono: Callable[[], int] = time.monotonic_ns,
-        renew: Callable[[Source], int] | None = None,
+        renew: Callable[[Source, bool], int] | None = None,
     ) -> None:
         self._buffer = buffer
         self._wall, self._mono = wall, mono
@@ -213,7 +213,7 @@ class Intake:
 
     def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
         if source.reborn and self._renew is not None:
-            source.channel = self._renew(source)
+            source.channel = self._renew(source, True)
         source.reborn, source.heard = False, True
         if self.paused:
             for row in rows:
@@ -242,9 +242,7 @@ class Intake:
             if wish == "connect":
                 self._join(source)
             elif wish == "disconnect":
-                source.leaving = True
-                if not source.connected:
-                    self._leave(source)
+                self._begin_to_leave(source)
             else:
                 self._change_channel(source)
 
@@ -264,6 +262,15 @@ class Intake:
         port.sources[source.topic] = source
         port.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
 
+    # a publisher that moves may have last words at the old address: while the connection stands, they are taken
+    def _begin_to_leave(self, source: Source) -> None:
+        port = self._port_of(source)
+        if port is not None:
+            self._notice(port)
+        source.leaving = True
+        if not source.connected:
+            self._leave(source)
+
     def _leave(self, source: Source) -> None:
         port = self._port_of(source)
         if port is not None:
@@ -279,7 +286,7 @@ class Intake:
         if port is not None:
             self._notice(port)
         if not source.reborn and self._renew is not None:
-            source.channel = self._renew(source)
+            source.channel = self._renew(source, False)
 
     def _port_of(self, source: Source) -> _Port | None:
         return next((port for port in self._ports.values() if port.sources.get(source.topic) is source), None)

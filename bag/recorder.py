@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +23,7 @@ from bag.intake import Intake, Source
 from bag.options import RecordOptions
 from bag.rates import RateMeter
 from bag.records import Channel
+from bag.roster import Roster
 from bag.statistics import RecorderStatistics, TopicStatistics
 from bag.storage.disk import FileOpener, RawFile
 from bag.writing import Writing
@@ -63,19 +63,15 @@ class Recorder:
     ) -> None:
         self.path = Path(output)
         self.options = options or RecordOptions()
-        self._selection = self.options.selection
-        if not self._selection.takes_anything:
+        if not self.options.selection.takes_anything:
             raise UsageError("nothing to record: name topics, or ask for all of them with -a")
         self.error: BaseException | None = None
         self._wall, self._mono, self._opener = wall, mono, opener
         self._lock = threading.Lock()
-        self._sources: dict[str, Source] = {}
-        self._infos: dict[str, TopicInfo] = {}
+        self._roster = Roster(self.options, self._enter, self._look)
         self._rates: dict[str, RateMeter] = {}
         self._totals = {"in": RateMeter(), "out": RateMeter()}
         self._problems: list[str] = []
-        self._sighting = Sighting()
-        self._channels = 0
         self._began = False
         self._ended = False
         self._started_ns: int | None = None
@@ -104,7 +100,7 @@ class Recorder:
             undo.callback(self._writing.join)
             undo.callback(self._buffer.close)
             clocks = {"wall": self._wall, "mono": self._mono}
-            self._intake = Intake(self._buffer, options.queue_bytes, renew=self._renew, **clocks)
+            self._intake = Intake(self._buffer, options.queue_bytes, renew=self._roster.renew, **clocks)
             self._intake.paused = options.start_paused
             self._intake.start()
             undo.callback(self._intake.stop)
@@ -217,63 +213,23 @@ class Recorder:
     # --- the follower's thread
 
     def _sighted(self, sighting: Sighting) -> None:
-        with self._lock:
-            self._sighting = sighting
-            alive = {info.name for info in sighting.topics} - sighting.dead
-            if not self._began and alive.issuperset(self.options.topics):
-                self._begin()
-            if not self._began:
-                return
-            # without following late topics, those of the first sighting are still followed to where they go
-            closed = not self.options.follow and bool(self._infos)
-            for info in sighting.topics:
-                known = self._infos.get(info.name)
-                if self._wants(info) and known != info and not (closed and known is None):
-                    self._join(info)
-
-    def _wants(self, info: TopicInfo) -> bool:
-        return self._selection.wants(info.name, info.message_type, info.publisher_node)
+        self._roster.note(sighting)
+        if not self._began and self._roster.complete:
+            self._begin()
+        if self._began:
+            self._roster.follow(self._intake)
 
     def _begin(self) -> None:
         self._began = True
         self._writing.begin()
 
-    # a publisher that is gone stays connected: it may come back at the same address, and nothing else would tell
-    def _join(self, info: TopicInfo) -> None:
-        self._infos[info.name] = info
-        self._rates.setdefault(info.name, RateMeter())
-        old = self._sources.get(info.name)
-        if old is not None and old.address == info.address:
-            self._intake.renew(old)
-            return
-        if old is not None:
-            self._intake.disconnect(old)
-        hz = dict(self.options.throttle).get(info.name)
-        period = 0 if hz is None else round(1e9 / hz)
-        source = Source(self._open_channel(info), info.name.encode(), info.address, period_ns=period)
-        self._sources[info.name] = source
-        self._intake.connect(source)
+    # --- the follower's and the intake's thread
 
-    # numbers and wishes in the same order: the lock is held
-    def _open_channel(self, info: TopicInfo) -> int:
-        channel = Channel(
-            self._channels, info.name, info.message_type, info.fingerprint, info.publisher_node, info.address
-        )
-        self._channels += 1
+    def _enter(self, channel: Channel) -> None:
         self._writing.ask(lambda: self._writing.enter(channel))
-        return channel.id
 
-    # --- the intake's thread
-
-    # A publisher registers before it speaks, but its first message may be here before the follower has heard of it.
-    def _renew(self, source: Source) -> int:
-        name = source.topic.decode()
-        current = find(self._client, name)
-        with self._lock:
-            if current is not None and current.address == source.address and self._wants(current):
-                self._infos[name] = current
-            info = self._infos[name]
-            return self._open_channel(info if info.address == source.address else replace(info, address=source.address))
+    def _look(self, topic: str) -> TopicInfo | None:
+        return find(self._client, topic)
 
     # --- any thread
 
@@ -286,8 +242,8 @@ class Recorder:
         if self._started_ns is None:
             raise BagError("the recorder has not been started")
         now = self._ended_ns or self._mono()
+        infos, sources, sighting = self._roster.state()
         with self._lock:
-            infos, sources, sighting = dict(self._infos), dict(self._sources), self._sighting
             topics = tuple(self._topic(infos[name], sources[name], sighting, now) for name in infos)
         written = sum(topic.bytes for topic in topics)
         buffer, files, ring = self._buffer.statistics(), self._writing.files, self._writing.ring
@@ -324,7 +280,7 @@ class Recorder:
     def _topic(self, info: TopicInfo, source: Source, sighting: Sighting, now: int) -> TopicStatistics:
         counts = self._writing.counts(info.name)
         messages, nbytes = counts["messages"], counts.get("bytes", 0)
-        hz, bytes_per_s = self._rates[info.name].rates(now, messages, nbytes)
+        hz, bytes_per_s = self._rates.setdefault(info.name, RateMeter()).rates(now, messages, nbytes)
         listed = any(known.name == info.name for known in sighting.topics)
         heard = self._writing.heard_ns.get(info.name)
         return TopicStatistics(

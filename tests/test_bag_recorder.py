@@ -315,6 +315,22 @@ def test_a_restart_with_another_type_at_the_same_address_has_a_channel_of_its_ow
     assert (summary(path).lost_before_us, summary(path).restarts) == (0, 1)
 
 
+def test_news_of_a_restart_that_come_after_its_first_messages_begin_nothing_anew(path, cortex_dir, discovery):
+    with recording(path, discovery) as recorder:
+        with Talker(cortex_dir) as first:
+            first.register(discovery).wait_subscribed().send(5)
+            wait_written(recorder, 5)
+        wait_until(lambda: not topic_of(recorder).connected)
+        with Talker(cortex_dir, type_name="Other", fingerprint=77) as second:
+            second.register(discovery).wait_subscribed().send(3)
+            wait_written(recorder, 8)
+            # on a busy machine the follower's wish waits while the intake takes the first messages
+            recorder._intake.renew(recorder._roster.state()[1]["/t"])
+            second.send(3)
+            wait_written(recorder, 11)
+    assert (summary(path).lost_before_us, summary(path).restarts) == (0, 1)
+
+
 def test_a_daemon_that_dies_and_comes_back_changes_nothing_for_those_who_speak(path, cortex_dir):
     daemon = start_daemon()
     with recording(path, daemon) as recorder, Talker(cortex_dir) as talker:
