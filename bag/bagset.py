@@ -131,16 +131,19 @@ class BagSet:
         self.writer.mark(text, log_time_ns)
 
     def commit(self, wall_ns: int, mono_ns: int) -> None:
-        """Make everything so far part of the file; now and then also against a power cut.
+        """Make everything so far part of the file; now and then also bring it to the device, which nobody waits for.
 
         Raises:
             LossyError: the disk is nearly full, or the file is no longer where it was.
         """
-        sync = mono_ns >= self._sync_due_ns
-        if sync:
-            self._sync_due_ns = mono_ns + self._options.sync_interval_ns
+        if self.writer.syncing:
+            # the tail keeps it meanwhile
+            return
         self.writer.note_clock(wall_ns, mono_ns)
-        self.writer.commit(sync=sync)
+        self.writer.commit()
+        if mono_ns >= self._sync_due_ns:
+            self._sync_due_ns = mono_ns + self._options.sync_interval_ns
+            self.writer.sync_behind()
         self._committed_size, self._bytes_here = self.writer.file.size, 0
         self.committed = self.written
         self._check_disk()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import struct
+import threading
 from pathlib import Path
 
 import pytest
+from helpers import wait_until
 from talkers import gaps, ledger, sequences, summary
 
 import bag
@@ -272,3 +274,53 @@ def test_a_file_that_cannot_be_closed_ends_the_recording_later(tmp_path):
         files.close()
     Broken.broken = False
     assert [sequences(path) for path in files.paths] == [list(range(5)), list(range(5, 9))]
+
+
+def test_the_device_is_waited_for_by_nobody_and_commits_wait_for_it(tmp_path):
+    reached, going_on = threading.Event(), threading.Event()
+
+    class Slow(RawFile):
+        slow = False
+
+        def sync(self) -> None:
+            if Slow.slow:
+                reached.set()
+                assert going_on.wait(10)
+            super().sync()
+
+    files = opened(tmp_path, opener=Slow, sync_interval_ns=1)
+    Slow.slow = True
+    files.append(0, rows(0, 3))
+    files.commit(0, 10)
+    assert reached.wait(10)
+    files.append(0, rows(3, 5))
+    # a commit now would change what the device is taking in
+    files.commit(0, 20)
+    assert (files.committed, files.writer.syncing) == (3, True)
+    going_on.set()
+    wait_until(lambda: not files.writer.syncing)
+    files.commit(0, 30)
+    assert files.committed == 5
+    files.close()
+    assert sequences(tmp_path / "run.h5") == list(range(5))
+
+
+def test_a_device_that_fails_ends_the_recording_at_the_next_commit(tmp_path):
+    class Broken(RawFile):
+        broken = False
+
+        def sync(self) -> None:
+            if Broken.broken:
+                raise OSError(errno.EIO, "Input/output error")
+            super().sync()
+
+    files = opened(tmp_path, opener=Broken, sync_interval_ns=1)
+    Broken.broken = True
+    files.append(0, rows(0, 3))
+    files.commit(0, 10)
+    wait_until(lambda: not files.writer.syncing)
+    with pytest.raises(OSError, match="Input/output"):
+        files.commit(0, 20)
+    files.abort()
+    Broken.broken = False
+    assert sequences(tmp_path / "run.h5") == list(range(3))

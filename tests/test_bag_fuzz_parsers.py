@@ -19,8 +19,8 @@ from bag.storage.complete import completed
 from bag.storage.damage import reading
 from bag.storage.definitions import parse_definitions
 from bag.storage.filters import decoder_of, parse_compression
-from bag.storage.journal import apply_journal
 from bag.storage.layout import CHECKSUM_DTYPE, path_component, topic_path
+from bag.storage.redo import apply_journal
 from bag.storage.tail import decode_batch
 from bag.units import parse_duration, parse_rate, parse_size
 from bag.when import Timeline, parse_moment

@@ -16,10 +16,11 @@ from bag.errors import BagBusyError, BagError, BagExistsError, BagFormatError, I
 from bag.storage import layout as names
 from bag.storage.definitions import parse_definitions
 from bag.storage.disk import RawFile, crc32
-from bag.storage.journal import HEAD as JOURNAL_HEAD
-from bag.storage.journal import MAGIC as JOURNAL_MAGIC
-from bag.storage.journal import apply_journal, committed_end
 from bag.storage.reader import BagReader
+from bag.storage.redo import COMMIT as JOURNAL_MAGIC
+from bag.storage.redo import HEAD as JOURNAL_HEAD
+from bag.storage.redo import apply_journal
+from bag.storage.superblock import committed_end
 from bag.storage.tail import HEAD, MAGIC, RECORD, RECORD_CRC, Tail, decode_batch, read_tail
 from bag.storage.writer import BagWriter
 

@@ -13,9 +13,9 @@ from bag.records import Schema, SchemaField
 from bag.storage import layout as names
 from bag.storage import tail
 from bag.storage.checksums import CHECKSUM_DTYPE
-from bag.storage.disk import crc32
-from bag.storage.journal import MAGIC, PAGE
+from bag.storage.disk import PAGE, crc32
 from bag.storage.reader import BagReader
+from bag.storage.redo import COMMIT, SYNC
 from bag.storage.tree import MAX_TEXT
 from bag.storage.writer import BagWriter
 
@@ -57,7 +57,8 @@ def test_every_field_of_every_table_is_told_of():
 
 
 def test_the_numbers_on_paper_are_those_in_the_code():
-    assert MAGIC.decode() in TEXT
+    assert COMMIT.decode() in TEXT
+    assert SYNC.decode() in TEXT
     assert tail.MAGIC.decode() in TEXT
     assert f"pages of {PAGE} bytes" in TEXT
     assert f"{MAX_TEXT:,} characters" in TEXT

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ COUNTS = (
     "malformed",
     "gaps",
 )
+FIELDS: tuple[str, ...] = TOPIC_DTYPE.names or ()
+in_order: Callable[[Mapping[str, int]], tuple[int, ...]] = itemgetter(*FIELDS)
+SPANS = tuple(name for name in FIELDS if name.startswith(("first_", "last_")))
 # ledger kinds that say something of a topic at a moment, and do not stand for messages that will not come
 REMARKS = ("malformed", "silent", "repeated")
 # a hostile publisher can claim more losses than the field can hold
@@ -47,11 +51,11 @@ class Account:
     def __init__(self, topic: int, book: Book, summary: Any = None, expected: Mapping[int, int] | None = None) -> None:
         self.topic = topic
         self._book = book
-        self._row = np.zeros((), TOPIC_DTYPE)
-        if summary is not None:
-            self._row[()] = summary
-        self.messages = int(self._row["messages"])
-        self.counts: dict[str, int] = {name: int(self._row[name]) for name in COUNTS}
+        row = np.zeros((), TOPIC_DTYPE) if summary is None else summary
+        # first and last times and sequence numbers
+        self._spans: dict[str, int] = {name: int(row[name]) for name in SPANS}
+        self.messages = int(row["messages"])
+        self.counts: dict[str, int] = {name: int(row[name]) for name in COUNTS}
         self._expected: dict[int, int] = dict(expected or {})
         self._after_repeat: tuple[int, int] | None = None
 
@@ -59,7 +63,7 @@ class Account:
         """Account for a batch in the order it arrived; `nbytes` counts all its parts."""
         sequences = batch.headers[:, 2]
         if not self.messages:
-            self._row["first_sequence"] = sequences[0]
+            self._spans["first_sequence"] = int(sequences[0])
         self._meet(channel, int(sequences[0]), 0, int(batch.log_time[0]))
         # compared this way because unsigned differences wrap around
         jumps = np.flatnonzero((sequences[1:] <= sequences[:-1]) | (sequences[1:] - sequences[:-1] != 1)) + 1
@@ -105,19 +109,19 @@ class Account:
         for channel, sequence in expected.items():
             self._book.define("expected", {"topic": self.topic, "channel": channel, "sequence": sequence})
 
-    def summary(self) -> Any:
-        """The record of TOPIC_DTYPE that stands in the bag."""
-        self._row["messages"] = self.messages
-        for name, count in self.counts.items():
-            self._row[name] = min(count, MAX_COUNT)
-        return self._row
+    def summary(self) -> tuple[int, ...]:
+        """The record of TOPIC_DTYPE that stands in the bag, as a tuple."""
+        counts = self.counts
+        if max(counts.values()) > MAX_COUNT:
+            counts = {name: min(count, MAX_COUNT) for name, count in counts.items()}
+        return in_order({"messages": self.messages, **counts, **self._spans})
 
     # the next message of a channel is number `found`: what happened before it?
     def _meet(self, channel: int, found: int, at: int, log_time_ns: int) -> None:
         expected = self._expected.get(channel)
         place = (at, log_time_ns)
         if expected is None and not self._expected:
-            self._row["first_sequence"] = found
+            self._spans["first_sequence"] = found
             self.counts["published_before_join"] += found
             if found:
                 self._write(channel, "before_join", (0, found - 1), found, place)
@@ -136,17 +140,17 @@ class Account:
 
     def _pass(self, channel: int, sequence: int) -> None:
         self._expected[channel] = sequence + 1
-        self._row["last_sequence"] = sequence
+        self._spans["last_sequence"] = sequence
 
     def _write(self, channel: int, kind: str, sequences: tuple[int, int], count: int, place: tuple[int, int]) -> None:
         at, log_time_ns = place
         self._book.ledger(self.topic, channel, kind, sequences, count, (self.messages + at, log_time_ns))
 
     def _stretch(self, batch: Batch) -> None:
-        row, published = self._row, batch.headers[:, 1].view(np.int64)
-        spans = (("log_ns", batch.log_time), ("publish_ns", published), ("mono_ns", batch.log_mono))
-        for name, values in spans:
-            low, high = int(values.min()), int(values.max())
+        spans, published = self._spans, batch.headers[:, 1].view(np.int64)
+        for name, values in (("log_ns", batch.log_time), ("publish_ns", published), ("mono_ns", batch.log_mono)):
+            known = values.tolist()
+            low, high = min(known), max(known)
             if self.messages:
-                low, high = min(low, int(row["first_" + name])), max(high, int(row["last_" + name]))
-            row["first_" + name], row["last_" + name] = low, high
+                low, high = min(low, spans["first_" + name]), max(high, spans["last_" + name])
+            spans["first_" + name], spans["last_" + name] = low, high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -68,6 +69,9 @@ class BagFile:
     def abort(self) -> None:
         """Leave the file as the last commit left it, and the sidecars beside it."""
         self.file.abandon()
+        # the process is about to let go of the file; what the disk says no longer matters
+        with contextlib.suppress(OSError):
+            self.file.finish_sync()
         try:
             self._release()
         finally:

@@ -19,7 +19,7 @@ from bag.storage.checksums import Checksums
 from bag.storage.disk import Buffer, crc32
 from bag.storage.filters import set_filters
 from bag.storage.journal import CommitFile
-from bag.storage.layout import stored_dtype
+from bag.storage.layout import FIRST_COLUMN, stored_dtype
 from bag.storage.tail import Piece
 
 
@@ -39,6 +39,7 @@ class Column:
         self._file = file
         self._dataset = dataset
         self._checksums = checksums
+        self._vital = number < FIRST_COLUMN
         create = dataset.get_create_plist()
         # a chunk that passed none of the filters
         self._raw_mask = (1 << create.get_nfilters()) - 1
@@ -131,9 +132,11 @@ class Column:
         if self._offset < 0:
             first = self._chunk * self._rows
             self._grow(max(self._extent, first + end // self.row_bytes))
-            self._offset = self._file.put_chunk(self._dataset, (first, *self._zeros), chunk, end, self._raw_mask)
+            self._offset = self._file.put_chunk(
+                self._dataset, (first, *self._zeros), chunk, end, self._raw_mask, vital=self._vital
+            )
         else:
-            self._file.fill(self._offset + self._settled, new)
+            self._file.fill(self._offset + self._settled, new, vital=self._vital)
         if self._pieces is not None:
             self._pieces.append((self._offset + self._settled, new.nbytes))
         self._crc = crc32(new, self._crc)

@@ -6,34 +6,31 @@ unreadable. `CommitFile` stands under h5py's `fileobj` driver and sorts every wr
 * beyond the end of the last commit: straight to the file, since nothing committed refers to it;
 * into committed bytes: kept in memory, in pages of 512 bytes (the overlay).
 
-`commit()` writes the overlay with a CRC to a sidecar journal, applies it to the file, and empties the journal. So
-at every moment either the old commit is whole in the file, or the new one is whole in the journal. Opening applies a
-complete journal (`apply_journal`), ignores a torn one, and what lies beyond the committed end is nobody's. For who
-reads the file meanwhile, undo.py keeps what is overwritten.
+`commit()` writes the overlay with a CRC to a sidecar journal (redo.py), applies it to the file, and empties the
+journal. So at every moment either the old commit is whole in the file, or the new one is whole in the journal. Opening
+applies a complete journal, ignores a torn one, and what lies beyond the committed end is nobody's. For who reads the
+file meanwhile, undo.py keeps what is overwritten.
 
-What it cannot promise: a commit without `sync` is safe from the death of the process, not from a power cut.
+A commit is safe from the death of the process. `sync()` brings the last one to the device: from the moment its journal
+is there, it is safe from a power cut, as long as the kernel writes nothing of later commits by itself.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from bag.errors import BagFormatError, IntegrityError
-from bag.storage.disk import PAGE, Buffer, RawFile, crc32
-from bag.storage.superblock import committed_end, end_of_file
+from bag.errors import IntegrityError
+from bag.storage.disk import PAGE, Buffer, RawFile
+from bag.storage.redo import COMMIT, SYNC, Sync, encode, write_pages
+from bag.storage.superblock import end_of_file
 from bag.storage.undo import Undo
 
-MAGIC = b"CXJRNL01"
-# magic, committed end of the file before and after, number of pages
-HEAD = struct.Struct("<8sQQI")
-PAGE_NUMBER = struct.Struct("<Q")
-CRC = struct.Struct("<I")
+# pages of earlier commits that are kept in memory: the same ones change with every commit
+KEPT_PAGES = 16 << 10
 
 
 class CommitFile:
@@ -70,10 +67,16 @@ class CommitFile:
         self.error: BaseException | None = None
         self.dead = False
         self._pages: dict[int, bytearray] = {}
+        # pages as they stand in the file, so that changing them once more need not read them
+        self._kept: dict[int, bytearray] = {}
         self._position = 0
         # address and useful bytes of the chunk being put, and where HDF5 put it
         self._chunk: tuple[int, int] | None = None
         self._chunk_offset = -1
+        # pages of HDF5 and the book that changed since the last sync, and the least and greatest end meanwhile
+        self._unsynced: set[int] = set()
+        self._ends = (committed, committed)
+        self._sync: Sync | None = None
         if reserved > committed:
             # HDF5 allocates behind the end that the superblock states
             self._to_overlay(*end_of_file(data, reserved))
@@ -121,6 +124,8 @@ class CommitFile:
             # space freed since the last commit may still be referred to by it: there the whole chunk waits
             if start >= self.base:
                 view = view[: self._chunk[1]]
+        else:
+            self._unsynced.update(_pages_of(start, size))
         try:
             self._store(start, view)
         except BaseException as error:  # noqa: BLE001  raised by `check`
@@ -143,11 +148,20 @@ class CommitFile:
 
     # --- what storage calls
 
-    def put_chunk(self, dataset: Any, coordinate: tuple[int, ...], chunk: Buffer, useful: int, mask: int = 0) -> int:
+    def put_chunk(
+        self,
+        dataset: Any,
+        coordinate: tuple[int, ...],
+        chunk: Buffer,
+        useful: int,
+        mask: int = 0,
+        *,
+        vital: bool = False,
+    ) -> int:
         """Write a whole chunk of an h5py `DatasetID` and return its offset in the file.
 
         Only the first `useful` bytes are sent to the file; the rest is space for `fill`. Each bit of `mask` names a
-        filter of the dataset that the chunk did not pass.
+        filter of the dataset that the chunk did not pass. Without what is `vital` the bag cannot be read.
         """
         self._chunk, self._chunk_offset = (_address(memoryview(chunk)), useful), -1
         try:
@@ -157,15 +171,21 @@ class CommitFile:
         self.check()
         if self._chunk_offset < 0:
             raise IntegrityError("HDF5 did not hand the chunk to the file as it was; the bag cannot be written")
+        if vital:
+            self._unsynced.update(_pages_of(self._chunk_offset, useful))
         return self._chunk_offset
 
-    def fill(self, offset: int, data: Buffer) -> None:
+    def fill(self, offset: int, data: Buffer, *, vital: bool = False) -> None:
         """Write bytes that nothing committed refers to, inside a chunk already allocated at `offset`."""
         view = memoryview(data).cast("B")
+        if vital:
+            self._unsynced.update(_pages_of(offset, view.nbytes))
         if self.dead or offset >= self.base:
             self._store(offset, view)
             return
         pages = _pages_of(offset, view.nbytes)
+        for page in self._kept.keys() & pages:
+            del self._kept[page]
         if self._pages.keys().isdisjoint(pages):
             self.data.write_at(offset, view)
             return
@@ -182,16 +202,54 @@ class CommitFile:
         return offset >= self.base
 
     def commit(self, *, sync: bool = False) -> None:
-        """Make everything written so far the committed state, atomically; `sync` also survives a power cut."""
+        """Make everything written so far the committed state, atomically; `sync` also against a power cut."""
         self.check()
         if self.dead:
             return
         try:
-            self._commit(sync)
+            self.finish_sync()
+            self._commit()
+            if sync:
+                self._begin_sync().run()
         except BaseException as error:
             # half applied: only the journal is whole now, and nothing may be written over it
             self.abandon(error)
             raise
+
+    def sync_behind(self) -> None:
+        """Bring the last commit to the device in another thread; a commit waits for it."""
+        if not self.dead:
+            self.finish_sync()
+            self._sync = self._begin_sync()
+            self._sync.start()
+
+    @property
+    def syncing(self) -> bool:
+        """Whether a commit would have to wait for the device."""
+        return self._sync is not None and self._sync.running
+
+    def finish_sync(self) -> None:
+        """Wait for what `sync_behind` began.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync.wait()
+
+    def _begin_sync(self) -> Sync:
+        numbers = sorted(number for number in self._unsynced if number * PAGE < self.committed)
+        pages: list[tuple[int, Buffer]] = [
+            (number, self._kept.get(number) or self.data.read_at(number * PAGE, PAGE).ljust(PAGE, b"\0"))
+            for number in numbers
+        ]
+        blob = encode(SYNC, *self._ends, pages) if pages else b""
+        # what is not committed yet belongs to the next one
+        self._unsynced = {number for number in self._unsynced if (number + 1) * PAGE > self.committed}
+        self._unsynced.update(self._pages)
+        self._ends = (self.committed, self.committed)
+        return Sync(self.data, self.journal, blob)
 
     def check(self) -> None:
         """Raise the error that HDF5 was spared."""
@@ -203,18 +261,24 @@ class CommitFile:
         self.dead = True
         self.error = self.error or error
 
-    def _commit(self, sync: bool) -> None:
+    def _commit(self) -> None:
         if self.data.size() < self.size:
             self.data.truncate(self.size)
-        if sync:
-            self.data.sync()
         # what HDF5 has given up at the end is nothing to apply
         pages = sorted(item for item in self._pages.items() if item[0] * PAGE < self.size)
-        with self._changing([number for number, _page in pages]):
-            self._apply(pages, sync)
+        numbers = [number for number, _page in pages]
+        with self._changing(numbers):
+            if pages:
+                self.journal.write_at(0, encode(COMMIT, self.committed, self.size, pages))
+                write_pages(self.data, pages)
+                self.journal.truncate(0)
+        if len(self._kept) + len(pages) > KEPT_PAGES:
+            self._kept.clear()
+        self._kept.update(pages[:KEPT_PAGES])
         self._pages.clear()
         self.committed = self.size
         self.base = max(self.base, _round_up(self.size))
+        self._ends = (min(self._ends[0], self.size), max(self._ends[1], self.size))
 
     def cut(self) -> None:
         """Give up what lies behind the committed end of the file."""
@@ -223,21 +287,6 @@ class CommitFile:
 
     def _changing(self, pages: Sequence[int]) -> AbstractContextManager[None]:
         return nullcontext() if self.undo is None else self.undo.change(pages, self.data, self.base)
-
-    def _apply(self, pages: Sequence[tuple[int, Buffer]], sync: bool) -> None:
-        if pages:
-            head = HEAD.pack(MAGIC, self.committed, self.size, len(pages))
-            blob = b"".join((head, *(piece for number, page in pages for piece in (PAGE_NUMBER.pack(number), page))))
-            self.journal.write_at(0, blob + CRC.pack(crc32(blob)))
-            if sync:
-                self.journal.sync()
-            _write_pages(self.data, pages)
-            if sync:
-                self.data.sync()
-            self.journal.truncate(0)
-            if sync:
-                # a journal that came back after a power cut would undo later commits
-                self.journal.sync()
 
     def _store(self, start: int, view: memoryview) -> None:
         waits = view.nbytes if self.dead else min(view.nbytes, max(0, self.base - start))
@@ -253,7 +302,9 @@ class CommitFile:
             size = min(PAGE - at, view.nbytes - done)
             page = self._pages.get(number)
             if page is None:
-                page = bytearray(self.data.read_at(number * PAGE, PAGE).ljust(PAGE, b"\0"))
+                page = self._kept.pop(number, None)
+                if page is None:
+                    page = bytearray(self.data.read_at(number * PAGE, PAGE).ljust(PAGE, b"\0"))
                 self._pages[number] = page
             page[at : at + size] = view[done : done + size]
             done += size
@@ -265,55 +316,6 @@ class CommitFile:
                 low = max(offset, number * PAGE)
                 high = min(offset + view.nbytes, (number + 1) * PAGE)
                 view[low - offset : high - offset] = page[low - number * PAGE : high - number * PAGE]
-
-
-def apply_journal(data: RawFile, journal: RawFile, undo: Undo | None = None) -> bool:
-    """Bring the file to its last commit: apply a complete journal, empty a torn one; True when one was applied.
-
-    `undo` is for who still reads the file as the writer that died had left it.
-
-    Raises:
-        BagFormatError: the journal belongs to another file.
-    """
-    blob = journal.read_at(0, journal.size())
-    pages = _complete_pages(blob)
-    if pages:
-        _magic, before, after, _count = HEAD.unpack_from(blob)
-        if committed_end(data) not in (before, after):
-            raise BagFormatError(
-                f"{journal.path} does not belong to {data.path}, which was replaced meanwhile; move the journal away"
-            )
-        numbers = [number for number, _page in pages]
-        with nullcontext() if undo is None else undo.change(numbers, data, data.size()):
-            _write_pages(data, pages)
-        if data.size() < after:
-            data.truncate(after)
-        data.sync()
-    if blob:
-        journal.truncate(0)
-    return bool(pages)
-
-
-def _complete_pages(blob: bytes) -> list[tuple[int, Buffer]]:
-    if len(blob) < HEAD.size + CRC.size:
-        return []
-    magic, before, after, count = HEAD.unpack_from(blob)
-    step = PAGE_NUMBER.size + PAGE
-    size = HEAD.size + count * step
-    if magic != MAGIC or len(blob) < size + CRC.size or CRC.unpack_from(blob, size)[0] != crc32(blob[:size]):
-        return []
-    starts = range(HEAD.size, size, step)
-    pages: list[tuple[int, Buffer]] = [
-        (PAGE_NUMBER.unpack_from(blob, at)[0], blob[at + PAGE_NUMBER.size : at + step]) for at in starts
-    ]
-    return pages if all(number * PAGE < max(before, after) for number, _page in pages) else []
-
-
-# neighbours in one call
-def _write_pages(data: RawFile, pages: Sequence[tuple[int, Buffer]]) -> None:
-    for _place, group in groupby(enumerate(pages), lambda item: item[1][0] - item[0]):
-        run = [page for _at, page in group]
-        data.write_at(run[0][0] * PAGE, b"".join(page for _number, page in run))
 
 
 def _address(view: memoryview) -> int:

@@ -27,7 +27,7 @@ from bag.storage.bagfile import Unfinished
 from bag.storage.columns import TopicColumns
 from bag.storage.definitions import channel_from, parse_definitions, schema_from
 from bag.storage.disk import FileOpener, RawFile
-from bag.storage.journal import apply_journal
+from bag.storage.redo import apply_journal
 from bag.storage.sidecars import Sidecars
 from bag.storage.superblock import committed_end
 from bag.storage.tail import BATCH, BATCH_KIND, NOTE, Record, decode_batch, read_tail

@@ -16,6 +16,7 @@ import numpy as np
 
 from bag.errors import BagError, IntegrityError
 from bag.storage import layout as names
+from bag.storage.account import FIELDS
 from bag.storage.chunks import ColumnBytes, chunks_of
 from bag.storage.damage import reading
 from bag.storage.definitions import ColumnDefinition
@@ -303,11 +304,11 @@ class _Check:
         for row in sorted(set(stated) - set(worked_out), key=lambda row: row.message):
             problems.add("ledger", f"the ledger has {_told(row)}, which the sequence numbers do not bear out")
         account.counts["bytes"] = nbytes
-        summary = account.summary()
+        summary = dict(zip(FIELDS, account.summary(), strict=True))
         spans = SPANS if len(topic) else ()
         for field in (*COUNTED, *spans):
-            if field in (topic.summary.dtype.names or ()) and int(summary[field]) != int(topic.summary[field]):
-                found, wanted = int(summary[field]), int(topic.summary[field])
+            if field in (topic.summary.dtype.names or ()) and summary[field] != int(topic.summary[field]):
+                found, wanted = summary[field], int(topic.summary[field])
                 problems.add("summary", f"the summary says {field} = {wanted}, the messages say {found}")
 
 

@@ -3,7 +3,7 @@
 After `append()` returned, the messages survive the death of the process (they are in the tail, or in the bag file
 with a word in the tail where). After `commit()` returned, they are in the HDF5 file, with index, account and summary;
 whatever happens to the process later, the file opens. After `commit(sync=True)` they survive a power cut, as long as
-no later commit without `sync` was on its way to the disk. `close()` only adds the mark that the bag is complete and
+the kernel wrote nothing of later commits by itself. `close()` only adds the mark that the bag is complete and
 removes the sidecars. `abort()` leaves everything to the next opening.
 
     with BagWriter("run.h5") as writer:
@@ -221,7 +221,17 @@ class BagWriter:
                 self._commit(sync=sync)
                 self._tail.restart(self._bag.commits, self.file.committed)
             elif sync:
-                self._bag.data.sync()
+                self.file.commit(sync=True)
+
+    def sync_behind(self) -> None:
+        """Bring the last commit to the device in another thread; a commit before it is there waits for it."""
+        with self._writing():
+            self.file.sync_behind()
+
+    @property
+    def syncing(self) -> bool:
+        """Whether a commit would have to wait for the device."""
+        return self.file.syncing
 
     def close(self, *, complete: bool = True) -> None:
         """Commit, mark the bag as closed (unless it is not `complete`) and remove the sidecars; again: nothing."""
@@ -289,10 +299,12 @@ class BagWriter:
         self._tail.note({"note": [channel, kind, list(sequences), number, log_time_ns]})
 
     def _commit(self, *, sync: bool) -> None:
-        summaries = np.zeros(len(self._topics), names.TOPIC_DTYPE)
-        for number, topic in enumerate(self._topics.values()):
+        # first what is created: so HDF5's own pages lie together, and a commit changes them with few writes
+        for topic in self._topics.values():
+            topic.release()
+        for topic in self._topics.values():
             topic.settle()
-            summaries[number] = topic.account.summary()
+        summaries = np.array([topic.account.summary() for topic in self._topics.values()], names.TOPIC_DTYPE)
         if self._queue is not None:
             self._queue.drain()
         self._bag.commit(summaries, sync=sync)

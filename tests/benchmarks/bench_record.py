@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_record.py [W1 W2 W3 W4] [--rates 0 120] [--repeat 3] [--rivals] [--directory /tmp]
 
 For every load and rate it runs, in turn, a bare ZeroMQ loop that appends what it receives to a plain file, and the
-recorder. It prints messages received of sent, CPU seconds of the receiving process, its peak memory, and how long
-after the last send everything had been received and written ("behind"). With --rivals also what `lcm-logger` and
+recorder. It prints messages received of sent, CPU seconds of the receiving process, its peak memory, how long after the
+last send everything had been received and written ("behind"), and for how long commits kept the writer. With --rivals also what `lcm-logger` and
 `rosbag record` make of the same load, where they are installed (see bench_record_rivals.py).
 """
 
@@ -102,11 +102,14 @@ def ours(out: Path, count: int) -> dict[str, float]:
     """Record with bag.Recorder until everything has come."""
     import bag
 
+    pauses = watch_commits()
     recorder = bag.Recorder(out, bag.RecordOptions(all_topics=True, max_cache_bytes=2 << 30))
     recorder.start()
     while not recorder.statistics().topics or not all(t.connected for t in recorder.statistics().topics):
         time.sleep(0.01)
     begin = let_go()
+    # joining the topics is over, what is recorded begins
+    pauses.clear()
     before, last, idle = -1, time.time(), time.monotonic()
     while True:
         statistics = recorder.statistics()
@@ -117,6 +120,7 @@ def ours(out: Path, count: int) -> dict[str, float]:
             break
         # asking costs time too: a live display asks four times a second
         time.sleep(0.1)
+    running = sorted(pauses) or [0.0]
     recorder.stop()
     cpu = cpu_seconds() - begin
     statistics = recorder.statistics()
@@ -129,7 +133,27 @@ def ours(out: Path, count: int) -> dict[str, float]:
         "cpu": cpu,
         "overhead_per_message": (size - sum(t.bytes for t in statistics.topics)) / max(1, statistics.messages),
         "bytes": statistics.bytes,
+        "commits": len(running),
+        "pause_p50_ms": running[len(running) // 2] * 1e3,
+        "pause_p99_ms": running[int(len(running) * 0.99)] * 1e3,
+        "pause_max_ms": running[-1] * 1e3,
     }
+
+
+def watch_commits() -> list[float]:
+    """Seconds that each commit from now on takes, during which nothing is written; grows."""
+    from bag.bagset import BagSet
+
+    pauses: list[float] = []
+    commit = BagSet.commit
+
+    def timed(files: BagSet, wall_ns: int, mono_ns: int) -> None:
+        begin = time.perf_counter()
+        commit(files, wall_ns, mono_ns)
+        pauses.append(time.perf_counter() - begin)
+
+    BagSet.commit = timed  # type: ignore[method-assign]
+    return pauses
 
 
 def receive(kind: str, out: Path, count: int) -> None:
@@ -189,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("loads", nargs="*", default=list(RUNS))
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--seconds", type=float, help="of W3 and W4 instead of 10 and 8")
     parser.add_argument("--rates", type=float, nargs="*")
     parser.add_argument("--rivals", action="store_true")
     parser.add_argument("--directory", type=Path, default=Path("/tmp"))
@@ -202,6 +227,8 @@ def main() -> None:
         for rate, count in RUNS[load]:
             if options.rates and rate not in options.rates:
                 continue
+            if options.seconds and load in ("W3", "W4"):
+                count = round(options.seconds * (1580 if load == "W3" else 10_000))
             for _ in range(options.repeat):
                 rows = {kind: run(load, rate, count, kind, options.directory) for kind in ("bare", "ours")}
                 for kind, row in rows.items():

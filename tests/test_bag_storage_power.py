@@ -1,0 +1,155 @@
+"""Power cuts: while a commit is brought to the device, any part of what was not synced may be missing, in any order.
+
+A run is recorded write by write and sync by sync. The power is cut before, in and after every sync: of what was written
+to a file since it was synced last, a random part of the pages has reached the device. The bag must open, and hold what
+had been synced before.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from storage_kit import Disk, channel_on, frames_of, lay_out, memory_directory, plain, row_of
+
+from bag.storage.disk import PAGE, RawFile
+from bag.storage.reader import BagReader
+from bag.storage.redo import SYNC
+from bag.storage.writer import BagWriter
+
+NAME = "run.h5"
+TOPICS = ("/imu", "/camera")
+
+
+@pytest.fixture
+def tmp_path():
+    yield from memory_directory()
+
+
+class PowerDisk(Disk):
+    """Also tells of every sync."""
+
+    def __call__(self, path, *, create=False):
+        return _Synced(self, path, create=create)
+
+
+class _Synced(RawFile):
+    def __init__(self, disk, path, *, create=False):
+        super().__init__(path, create=create)
+        self._disk = disk
+
+    def write_at(self, offset, data):
+        self._disk.note(self, "write", offset, bytes(data))
+        super().write_at(offset, data)
+
+    def write_pieces_at(self, offset, pieces):
+        self._disk.note(self, "write", offset, b"".join(pieces))
+        return super().write_pieces_at(offset, pieces)
+
+    def truncate(self, size):
+        self._disk.note(self, "truncate", size, b"")
+        super().truncate(size)
+
+    def sync(self):
+        self._disk.note(self, "sync", 0, b"")
+
+
+@dataclass
+class Device:
+    """One file: what the kernel has of it, and what the device has for sure."""
+
+    now: bytearray
+    safe: bytes = b""
+
+    def apply(self, kind, at, data):
+        if kind == "sync":
+            self.safe = bytes(self.now)
+        elif kind == "truncate":
+            del self.now[at:]
+            self.now.extend(bytes(at - len(self.now)))
+        else:
+            self.now.extend(bytes(max(0, at + len(data) - len(self.now))))
+            self.now[at : at + len(data)] = data
+
+    def after_cut(self, dice):
+        """The file when only a part of its pages has come to the device, and perhaps not its length."""
+        share = dice.choice((0.0, 0.1, 0.5, 0.9, 1.0))
+        out = bytearray(self.now if dice.random() < 0.5 else self.safe)
+        for at in range(0, len(out), PAGE):
+            source = self.now if dice.random() < share else self.safe
+            piece = source[at : min(at + PAGE, len(out))]
+            out[at : at + PAGE] = piece.ljust(min(PAGE, len(out) - at), b"\0")
+        return out
+
+
+def message(k):
+    return frames_of([1.5, np.arange(k, k + 10, dtype=np.float64)], k)
+
+
+def image(k):
+    return frames_of([np.full((20, 30, 3), k % 250, np.uint8)], k)
+
+
+def record(directory):
+    """The operations of a run, what was sent, and (operations, messages by topic) after each sync that is through."""
+    disk = PowerDisk()
+    writer = BagWriter(directory / NAME, opener=disk)
+    channels = {topic: writer.add_channel(channel_on(topic)).id for topic in TOPICS}
+    sent = {topic: [] for topic in TOPICS}
+    synced = [(len(disk.operations), dict.fromkeys(TOPICS, 0))]
+    for step in range(8):
+        for _commit in range(3):
+            for topic, make, count in (("/imu", message, 40), ("/camera", image, 3)):
+                frames = [make(len(sent[topic]) + k) for k in range(count)]
+                sent[topic] += frames
+                writer.append(channels[topic], [row_of(topic, one, len(sent[topic])) for one in frames])
+            writer.commit()
+        counts = {topic: len(messages) for topic, messages in sent.items()}
+        writer.sync_behind()
+        if step % 2:
+            # what comes meanwhile stands in the tail, and in chunks that are not full
+            writer.append(channels["/imu"], [row_of("/imu", message(len(sent["/imu"])), 1)])
+            sent["/imu"].append(message(len(sent["/imu"])))
+        writer.file.finish_sync()
+        synced.append((len(disk.operations), counts))
+    writer.close()
+    synced.append((len(disk.operations), {topic: len(messages) for topic, messages in sent.items()}))
+    return disk.operations, sent, synced
+
+
+def test_a_power_cut_before_in_or_after_a_sync_costs_nothing_that_was_synced_before(tmp_path):
+    (tmp_path / "live").mkdir()
+    operations, sent, synced = record(tmp_path / "live")
+    scene = tmp_path / "after"
+    scene.mkdir()
+    dice = random.Random(1)
+    devices = {}
+    cuts = mended = 0
+    for done, (name, kind, at, data) in enumerate(operations):
+        device = devices.setdefault(name, Device(bytearray()))
+        begun = [counts for end, counts in synced if end <= done]
+        if kind == "sync" and begun:
+            for _variant in range(6):
+                # what is being synced is torn; of what is not, the kernel has written nothing, or all
+                files = {
+                    other: one.after_cut(dice) if other == name else bytearray(dice.choice((one.now, one.safe)))
+                    for other, one in devices.items()
+                    if other != NAME
+                }
+                main = devices[NAME]
+                files[NAME] = main.after_cut(dice) if name == NAME else bytearray(main.safe)
+                mended += bytes(files[f"{NAME}.journal"][:8]) == SYNC
+                check(scene, files, sent, begun[-1])
+                cuts += 1
+        device.apply(kind, at, data)
+    assert cuts > 100
+    assert mended > 20
+
+
+def check(scene, files, sent, counts):
+    lay_out(files, scene)
+    with BagReader(scene / NAME) as reader:
+        for topic, count in counts.items():
+            if count:
+                found = [plain(one.frames) for one in reader.raw(topic, 0, count)]
+                assert found == [plain(frames) for frames in sent[topic][:count]], topic
