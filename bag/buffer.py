@@ -63,7 +63,7 @@ class RecordBuffer:
         self._bytes = self._messages = self._refused = 0
         # what was handed out and is being written still takes its memory
         self._lent = 0
-        self._closed = self._over = False
+        self._closed = self._over = self._awaited = False
         self._changed = threading.Condition(threading.RLock())
 
     def put(self, item: Received) -> None:
@@ -76,7 +76,8 @@ class RecordBuffer:
                 self._add(item)
             else:
                 self._put_some(item, free)
-            self._changed.notify()
+            if self._awaited:
+                self._changed.notify()
 
     def skip(self, channel: int, kind: str, row: Row) -> None:
         """Note, in the order of arrival, that a message will not be stored."""
@@ -125,7 +126,9 @@ class RecordBuffer:
         with self._changed:
             self._lent = 0
             if not self._items and not self._closed:
+                self._awaited = True
                 self._changed.wait(timeout)
+                self._awaited = False
             items, self._items, self._runs = self._items, [], {}
             self._lent, self._bytes, self._messages = self._bytes, 0, 0
             return items, self._closed

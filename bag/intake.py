@@ -21,7 +21,8 @@ MAX_SOCKETS = 16
 # one turn of one socket, so that a flood on one topic does not starve the others
 TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
-FEW_MESSAGES = 4
+# when a socket has something again this soon, more is taken of it without asking in between
+SOON_NS = 50_000
 # Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
 LEAST_QUEUE = 1000
 # what ZeroMQ spends on a small message of four parts
@@ -29,11 +30,15 @@ QUEUED_BYTES = 1024
 # parts this large stay in ZeroMQ's memory, smaller ones are copied
 LARGE_PART = 32 << 10
 RECONNECT_MS = 5
+# less than it takes to connect again: so that a connection broke is known before the next one's first message is taken
+MONITOR_NS = 4_000_000
 DRAIN_S = 0.25
 POLL_MS = 50
 # connections come and go rarely: looking at every monitor for every message would double the work of waiting
 MONITORS_EVERY_NS = 50_000_000
 EMPTY_TURNS = 1000
+# plain numbers: asking for them by their names costs half as much again
+EVENTS, READABLE, NOT_WAITING = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
@@ -63,6 +68,10 @@ class _Port:
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
     sources: dict[bytes, Source] = field(default_factory=dict)
+    # when its monitor was looked at, and when its last message came; how many to take at once
+    noticed_ns: int = 0
+    last_ns: int = 0
+    turn: int = 1
 
 
 class Intake:
@@ -163,28 +172,27 @@ class Intake:
                 self._fulfil()
             else:
                 port = self._ports[socket]
-                # what the monitor has to say of a connection comes before the messages of the next one
-                if int(port.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                    self._notice(port)
-                self._drain(port)
+                if now - port.noticed_ns > MONITOR_NS:
+                    port.noticed_ns = now
+                    if int(port.monitor.getsockopt(EVENTS)) & READABLE:
+                        self._notice(port)
+                # where little comes, to wait again costs less than to find nothing more
+                port.turn = min(TURN_MESSAGES, 2 * port.turn) if now - port.last_ns < SOON_NS else 1
+                self._drain(port, port.turn)
                 came = True
         return came
 
-    # a turn of one socket; True when there may be more
-    def _drain(self, port: _Port) -> bool:
-        receive, events, sources = port.socket.recv, port.socket.getsockopt, port.sources
+    # up to so many messages of one socket; True when there may be more
+    def _drain(self, port: _Port, count: int) -> bool:
+        receive, sources = port.socket.recv, port.sources
         wall, mono = self._wall, self._mono
         rows: dict[bytes, list[Row]] = {}
         costs: dict[bytes, int] = {}
         total = 0
         more = True
-        for count in range(TURN_MESSAGES):
+        for _ in range(count):
             try:
-                # while little comes, asking first is cheaper than an exception; in a flood it is the other way round
-                if 0 < count < FEW_MESSAGES and not int(events(zmq.EVENTS)) & zmq.POLLIN:
-                    more = False
-                    break
-                frame = receive(zmq.NOBLOCK, copy=False)
+                frame = receive(NOT_WAITING, copy=False)
             except zmq.Again:
                 more = False
                 break
@@ -202,9 +210,11 @@ class Intake:
                 continue
             if topic not in rows:
                 rows[topic], costs[topic] = [], 0
-            rows[topic].append((wall(), mono(), parts))
+            now = mono()
+            rows[topic].append((wall(), now, parts))
             costs[topic] += size
             total += size
+            port.last_ns = now
             if total > TURN_BYTES:
                 break
         for topic, messages in rows.items():
@@ -294,7 +304,7 @@ class Intake:
     # everything that has arrived there; bounded, since others on the same socket may go on for ever
     def _empty(self, port: _Port) -> None:
         for _ in range(EMPTY_TURNS):
-            if not self._drain(port):
+            if not self._drain(port, TURN_MESSAGES):
                 return
 
     # where its address is connected already, else a socket of its own while there are few

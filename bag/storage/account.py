@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bag.storage.batch import Batch, Numbers, least_and_greatest
 from bag.storage.layout import TOPIC_DTYPE
 
 if TYPE_CHECKING:
-    from bag.storage.batch import Batch
     from bag.storage.book import Book
 
 COUNTS = (
@@ -61,16 +61,15 @@ class Account:
 
     def add(self, channel: int, batch: Batch, nbytes: int) -> None:
         """Account for a batch in the order it arrived; `nbytes` counts all its parts."""
-        sequences = batch.headers[:, 2]
+        sequences, log_time = batch.sequence, batch.log_time
+        first, last = int(sequences[0]), int(sequences[-1])
         if not self.messages:
-            self._spans["first_sequence"] = int(sequences[0])
-        self._meet(channel, int(sequences[0]), 0, int(batch.log_time[0]))
-        # compared this way because unsigned differences wrap around
-        jumps = np.flatnonzero((sequences[1:] <= sequences[:-1]) | (sequences[1:] - sequences[:-1] != 1)) + 1
-        for at in jumps.tolist():
+            self._spans["first_sequence"] = first
+        self._meet(channel, first, 0, int(log_time[0]))
+        for at in _jumps(sequences):
             self._expected[channel] = int(sequences[at - 1]) + 1
-            self._meet(channel, int(sequences[at]), at, int(batch.log_time[at]))
-        self._pass(channel, int(sequences[-1]))
+            self._meet(channel, int(sequences[at]), at, int(log_time[at]))
+        self._pass(channel, last)
         if self._after_repeat is not None and self._after_repeat[0] == channel:
             self._expected[channel] = self._after_repeat[1]
             self._after_repeat = None
@@ -147,10 +146,20 @@ class Account:
         self._book.ledger(self.topic, channel, kind, sequences, count, (self.messages + at, log_time_ns))
 
     def _stretch(self, batch: Batch) -> None:
-        spans, published = self._spans, batch.headers[:, 1].view(np.int64)
-        for name, values in (("log_ns", batch.log_time), ("publish_ns", published), ("mono_ns", batch.log_mono)):
-            known = values.tolist()
-            low, high = min(known), max(known)
+        spans = self._spans
+        times = (("log_ns", batch.log_time), ("publish_ns", batch.publish_time), ("mono_ns", batch.log_mono))
+        for name, values in times:
+            low, high = least_and_greatest(values)
             if self.messages:
                 low, high = min(low, spans["first_" + name]), max(high, spans["last_" + name])
             spans["first_" + name], spans["last_" + name] = low, high
+
+
+# where a sequence number is not the one before plus one
+def _jumps(sequences: Numbers) -> list[int]:
+    if isinstance(sequences, tuple):
+        return [at for at in range(1, len(sequences)) if sequences[at] != sequences[at - 1] + 1]
+    # compared this way because unsigned differences wrap around
+    found = np.flatnonzero((sequences[1:] <= sequences[:-1]) | (sequences[1:] - sequences[:-1] != 1)) + 1
+    jumps: list[int] = found.tolist()
+    return jumps

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby, pairwise
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
+from struct import Struct, pack
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,12 @@ from cortex.wire import HEADER
 # log time (wall ns), log time (monotonic ns), parts 0..N as received: bytes, or memoryviews of bytes
 Row = tuple[int, int, Sequence[Any]]
 HEADER_SIZE = HEADER.size
+# a header with its publish time as the signed number that it is in the index
+STAMPS = Struct(">QqQ")
+STAMPS_DTYPE = np.dtype([("fingerprint", ">u8"), ("publish", ">i8"), ("sequence", ">u8")])
+# numbers of the messages of a batch: of a few as a tuple, which is faster then
+Numbers: TypeAlias = "tuple[int, ...] | NDArray[Any]"
+FEW = 32
 # what the index can say of the size of a metadata frame
 MAX_METADATA = 2**32 - 1
 
@@ -27,32 +34,28 @@ MALFORMED = "malformed"
 class Batch:
     """Messages of one channel that have the same number of parts and the same fingerprint.
 
-    `parts[k]` holds part k + 1 of every message (part 0, the topic, is known). `headers` is (n, 3) uint64 in native
-    byte order: fingerprint, publish time, sequence. `kind` is COLUMNS when every part can go to a column of its own,
-    WHOLE when the parts must be kept together.
+    `parts[k]` holds part k + 1 of every message (part 0, the topic, is known). `kind` is COLUMNS when every part can go
+    to a column of its own, WHOLE when the parts must be kept together.
     """
 
     kind: str
-    log_time: NDArray[np.int64]
-    log_mono: NDArray[np.int64]
-    headers: NDArray[np.uint64]
+    fingerprint: int
+    log_time: Numbers
+    log_mono: Numbers
+    publish_time: Numbers
+    sequence: Numbers
     parts: tuple[Sequence[Any], ...]
 
     def __len__(self) -> int:
         return len(self.log_time)
-
-    @property
-    def fingerprint(self) -> int:
-        """The fingerprint all headers share."""
-        return int(self.headers[0, 0])
 
     def slice(self, start: int, stop: int) -> Batch:
         """The messages start..stop-1 as a batch of their own."""
         if start == 0 and stop == len(self):
             return self
         cut = slice(start, stop)
-        parts = tuple(part[cut] for part in self.parts)
-        return Batch(self.kind, self.log_time[cut], self.log_mono[cut], self.headers[cut], parts)
+        numbers = (self.log_time[cut], self.log_mono[cut], self.publish_time[cut], self.sequence[cut])
+        return Batch(self.kind, self.fingerprint, *numbers, tuple(part[cut] for part in self.parts))
 
     @property
     def nbytes(self) -> int:
@@ -63,14 +66,14 @@ class Batch:
 def batches(rows: Sequence[Row]) -> Iterator[Batch | int]:
     """Sort received rows into batches, in order; an int counts malformed messages that no receiver would take."""
     if _are_alike(rows):
-        yield from _by_fingerprint(_build(COLUMNS, rows))
+        yield from _build(COLUMNS, rows)
         return
     for (kind, _count), group in groupby(rows, _sort_of):
         members = list(group)
         if kind == MALFORMED:
             yield len(members)
         else:
-            yield from _by_fingerprint(_build(kind, members))
+            yield from _build(kind, members)
 
 
 # what nearly always holds, found without looking at each row by itself
@@ -94,19 +97,29 @@ def _sort_of(row: Row) -> tuple[str, int]:
     return COLUMNS, count
 
 
-def _build(kind: str, rows: Sequence[Row]) -> Batch:
+def _build(kind: str, rows: Sequence[Row]) -> Iterator[Batch]:
     walls, monos, parts = zip(*rows, strict=True)
     columns = tuple(zip(*parts, strict=True))[1:]
     heads = columns[0] if kind == COLUMNS else [bytes(head[:HEADER_SIZE]) for head in columns[0]]
-    headers = np.frombuffer(b"".join(heads), ">u8").reshape(len(rows), 3).astype(np.uint64)
-    return Batch(kind, np.array(walls, np.int64), np.array(monos, np.int64), headers, columns)
-
-
-def _by_fingerprint(batch: Batch) -> Iterator[Batch]:
-    fingerprints = batch.headers[:, 0]
-    changes = np.flatnonzero(fingerprints[1:] != fingerprints[:-1]) + 1
-    for start, stop in pairwise([0, *changes.tolist(), len(batch)]):
-        yield batch.slice(start, stop)
+    if len(rows) <= FEW:
+        fingerprints, published, sequences = zip(*STAMPS.iter_unpack(b"".join(heads)), strict=True)
+        alike = fingerprints.count(fingerprints[0]) == len(rows)
+        whole = Batch(kind, fingerprints[0], walls, monos, published, sequences, columns)
+    else:
+        headers = np.frombuffer(b"".join(heads), STAMPS_DTYPE)
+        fingerprints = tuple(headers["fingerprint"].tolist())
+        alike = fingerprints.count(fingerprints[0]) == len(rows)
+        numbers = (np.array(walls, np.int64), np.array(monos, np.int64))
+        headed = (headers["publish"].astype(np.int64), headers["sequence"].astype(np.uint64))
+        whole = Batch(kind, fingerprints[0], *numbers, *headed, columns)
+    if alike:
+        yield whole
+        return
+    at = 0
+    for fingerprint, group in groupby(fingerprints):
+        stop = at + len(list(group))
+        yield replace(whole.slice(at, stop), fingerprint=fingerprint)
+        at = stop
 
 
 def concatenate(parts: Sequence[Batch]) -> Iterator[Batch]:
@@ -120,8 +133,24 @@ def _joined(members: Sequence[Batch]) -> Batch:
     columns = zip(*(batch.parts for batch in members), strict=True)
     return Batch(
         members[0].kind,
-        np.concatenate([batch.log_time for batch in members]),
-        np.concatenate([batch.log_mono for batch in members]),
-        np.concatenate([batch.headers for batch in members]),
+        members[0].fingerprint,
+        np.concatenate([np.asarray(batch.log_time, np.int64) for batch in members]),
+        np.concatenate([np.asarray(batch.log_mono, np.int64) for batch in members]),
+        np.concatenate([np.asarray(batch.publish_time, np.int64) for batch in members]),
+        np.concatenate([np.asarray(batch.sequence, np.uint64) for batch in members]),
         tuple(tuple(chain.from_iterable(column)) for column in columns),
     )
+
+
+def least_and_greatest(numbers: Numbers) -> tuple[int, int]:
+    """Of numbers of a batch."""
+    if isinstance(numbers, tuple):
+        return min(numbers), max(numbers)
+    return int(numbers.min()), int(numbers.max())
+
+
+def int64_bytes(numbers: Numbers) -> bytes:
+    """Signed numbers of a batch as little-endian int64."""
+    if isinstance(numbers, tuple):
+        return pack(f"<{len(numbers)}q", *numbers)
+    return numbers.astype("<i8", copy=False).tobytes()

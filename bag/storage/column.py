@@ -20,7 +20,7 @@ from bag.storage.disk import Buffer, crc32
 from bag.storage.filters import set_filters
 from bag.storage.journal import CommitFile
 from bag.storage.layout import FIRST_COLUMN, stored_dtype
-from bag.storage.tail import Piece
+from bag.storage.tail import Piece, Place
 
 
 class Column:
@@ -56,7 +56,9 @@ class Column:
         self._offset = -1
         self._crc = 0
         self._extent = 0
+        # while something is placed: where it lies, and the CRC of the chunk with its last piece
         self._pieces: list[Piece] | None = None
+        self._last_crc = 0
 
     @property
     def dirty(self) -> bool:
@@ -82,16 +84,18 @@ class Column:
             self._staging[: view.nbytes] = view
             self._fill = view.nbytes
 
-    def place(self, data: Buffer) -> list[Piece]:
+    def place(self, data: Buffer) -> Place:
         """Append like `append`, but bring the bytes to the file at once; returns where they lie."""
         self._to_file()
         self._pieces = pieces = list[Piece]()
+        first = self._settled == 0
         try:
             self.append(data)
             self._to_file()
         finally:
             self._pieces = None
-        return pieces
+        # what is the beginning of a chunk, alone, has the CRC of the chunk
+        return Place(pieces, self._last_crc if first and len(pieces) == 1 else crc32(data))
 
     def settle(self) -> None:
         """Bring every appended row to the file and the dataset to its exact length."""
@@ -137,9 +141,10 @@ class Column:
             )
         else:
             self._file.fill(self._offset + self._settled, new, vital=self._vital)
+        self._crc = crc32(new, self._crc)
         if self._pieces is not None:
             self._pieces.append((self._offset + self._settled, new.nbytes))
-        self._crc = crc32(new, self._crc)
+            self._last_crc = self._crc
         self._settled = end
         report = self._checksums.full if end == self._chunk_bytes else self._checksums.filling
         report((self.number, self._crc, end, self._chunk, self._offset, 0))

@@ -20,7 +20,7 @@ from bag.storage.column import Column
 from bag.storage.compressor import Compressor
 from bag.storage.disk import Buffer, crc32
 from bag.storage.journal import CommitFile
-from bag.storage.tail import Piece
+from bag.storage.tail import Place
 
 # how long a commit waits for chunks that are being packed
 PATIENCE_S = 0.1
@@ -113,15 +113,15 @@ class LiveColumn(Column):
         self._misses = 0
         self._untried = 0
 
-    def place(self, data: Buffer) -> list[Piece]:
+    def place(self, data: Buffer) -> Place:
         """Append; bring the bytes to the file at once, and return where they lie, only if they are not packed."""
         if self._is_promising and not self._compressor.lags(memoryview(data).nbytes):
             self.append(data)
-            return []
+            return Place([], 0)
         self._pinned = True
-        pieces = super().place(data)
+        place = super().place(data)
         self._pinned = self._fill > 0
-        return pieces
+        return place
 
     def settle(self) -> None:
         """Bring every row to the file, except for chunks that wait; the queue is drained before the commit."""

@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bag.storage import layout as names
@@ -57,19 +56,10 @@ class Pages:
         self.rows.append(Row(kind, channel, *sequences, count, *at))
 
 
-def batch_of(index: NDArray[Any], fingerprint: int = 0) -> Batch:
+def batch_of(index: NDArray[Any]) -> Batch:
     """Index rows as the batch that an account takes."""
-    headers = np.empty((len(index), 3), np.uint64)
-    headers[:, 0] = fingerprint
-    headers[:, 1] = (
-        index["publish_time_ns"].view(np.uint64)
-        if index["publish_time_ns"].flags.c_contiguous
-        else (np.ascontiguousarray(index["publish_time_ns"]).view(np.uint64))
-    )
-    headers[:, 2] = index["sequence"]
-    return Batch(
-        COLUMNS, np.ascontiguousarray(index["log_time_ns"]), np.ascontiguousarray(index["log_mono_ns"]), headers, ()
-    )
+    times = (index["log_time_ns"], index["log_mono_ns"], index["publish_time_ns"])
+    return Batch(COLUMNS, 0, *times, index["sequence"], ())
 
 
 def stated_rows(ledger: NDArray[Any]) -> list[Row]:

@@ -12,11 +12,11 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bag.storage.batch import Batch, Row
+from bag.storage.batch import Batch, Row, int64_bytes
 from bag.storage.disk import RawFile, crc32
 
 MAGIC = b"CXTAIL01"
@@ -29,6 +29,8 @@ RECORD_SIZE = RECORD_CRC.size + RECORD.size
 # channel, messages, parts
 BATCH = struct.Struct("<III")
 NOTE, BATCH_KIND = 1, 2
+# pieces of this much together are rather copied than handled one by one
+SMALL_RECORD = 16 << 10
 # how the same part of every message of a batch is written
 SAME_SIZE, SIZES, CONSTANT, REFERENCES = range(4)
 PART = struct.Struct("<BQ")
@@ -39,8 +41,17 @@ PIECE = struct.Struct("<QQ")
 
 # where bytes lie in the bag file: offset, size
 Piece = tuple[int, int]
-# for one part of a batch: per message the pieces in the bag file
-References = Sequence[Sequence[Piece]]
+
+
+class Place(NamedTuple):
+    """Where a frame lies in the bag file, and its CRC."""
+
+    pieces: list[Piece]
+    crc: int
+
+
+# for one part of a batch: where that of each message lies
+References = Sequence[Place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +93,19 @@ class Tail:
         if self._file is None:
             return
         pieces: list[Any] = [BATCH.pack(channel, len(batch), len(batch.parts))]
-        pieces.append(batch.log_time.tobytes() + batch.log_mono.tobytes())
+        pieces.append(int64_bytes(batch.log_time) + int64_bytes(batch.log_mono))
         for number, part in enumerate(batch.parts):
-            pieces.extend(_references(part, placed[number]) if number in placed else _inline(part))
-        ends = (offset + size for places in placed.values() for where in places for offset, size in where)
+            pieces.extend(_references(placed[number]) if number in placed else _inline(part))
+        ends = (offset + size for places in placed.values() for where in places for offset, size in where.pieces)
         self._append(BATCH_KIND, pieces, max(ends, default=0))
 
     def _append(self, kind: int, pieces: list[Any], reach: int = 0) -> None:
         if self._file is None:
             return
-        head = RECORD.pack(sum(map(len, pieces)), reach, kind)
+        size = sum(map(len, pieces))
+        if size < SMALL_RECORD:
+            pieces = [b"".join(pieces)]
+        head = RECORD.pack(size, reach, kind)
         crc = crc32(head)
         for piece in pieces:
             crc = crc32(piece, crc)
@@ -106,17 +120,16 @@ def _inline(part: Sequence[Any]) -> list[Any]:
         return [PART.pack(SAME_SIZE, size), first]
     if isinstance(first, bytes) and part.count(first) == len(part):
         return [PART.pack(CONSTANT, size), first]
-    sizes = np.fromiter(map(len, part), "<u8", len(part))
-    if (sizes != size).any():
-        return [PART.pack(SIZES, 0), sizes.tobytes(), b"".join(part)]
-    return [PART.pack(SAME_SIZE, size), b"".join(part)]
+    if set(map(len, part)) == {size}:
+        return [PART.pack(SAME_SIZE, size), b"".join(part)]
+    return [PART.pack(SIZES, 0), np.fromiter(map(len, part), "<u8", len(part)).tobytes(), b"".join(part)]
 
 
-def _references(part: Sequence[Any], places: References) -> list[bytes]:
+def _references(places: References) -> list[bytes]:
     out = [PART.pack(REFERENCES, 0)]
-    for frame, pieces in zip(part, places, strict=True):
-        out.append(REFERENCE.pack(len(pieces), crc32(frame)))
-        out.extend(PIECE.pack(*piece) for piece in pieces)
+    for place in places:
+        out.append(REFERENCE.pack(len(place.pieces), place.crc))
+        out.extend(PIECE.pack(*piece) for piece in place.pieces)
     return [b"".join(out)]
 
 

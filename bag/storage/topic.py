@@ -21,7 +21,7 @@ from bag.storage.book import Book
 from bag.storage.columns import WHOLE_SPEC, BufferColumn, Layout, TopicColumns
 from bag.storage.journal import CommitFile
 from bag.storage.plan import MaybeSignature, Signatures
-from bag.storage.tail import Piece
+from bag.storage.tail import Place
 
 HOLD_BYTES = 4 << 20
 # columns are sized for what comes in this time, if it goes on as it began
@@ -29,9 +29,12 @@ EXPECTED_NS = 4_000_000_000
 # a burst tells nothing of a rate
 SHORTEST_NS = 100_000_000
 COUNT = struct.Struct("<I")
+# of INDEX_DTYPE
+INDEX_ROW = struct.Struct("<qqqQQI")
 
 # per part, per message: where its bytes already lie in the bag file
-Placed = dict[int, list[list[Piece]]]
+Placed = dict[int, list[Place]]
+NOWHERE = Place([], 0)
 
 
 class TopicWriter:
@@ -116,11 +119,15 @@ class TopicWriter:
                 self._append_whole(part)
             else:
                 for number, column in enumerate(layout.columns, start=2):
-                    pieces = self._append_buffers(column, part.parts[number])
-                    if pieces is not None:
-                        placed.setdefault(number, [[] for _ in range(start)]).extend(pieces)
+                    places = self._append_buffers(column, part.parts[number])
+                    if places is not None:
+                        placed.setdefault(number, [NOWHERE] * start).extend(places)
             self._append_index(channel, layout, part)
-        return {number: pieces for number, pieces in placed.items() if len(pieces) == len(batch) and all(pieces)}
+        return {
+            number: places
+            for number, places in placed.items()
+            if len(places) == len(batch) and all(place.pieces for place in places)
+        }
 
     # consecutive messages that go to the same layout
     def _groups(self, batch: Batch, schema: Schema | None) -> Iterator[tuple[Layout, int, int]]:
@@ -145,39 +152,36 @@ class TopicWriter:
         if self._run != (channel.id, layout.number):
             self._run = (channel.id, layout.number)
             self._book.run(self.account.topic, channel.id, layout.number, self._rows)
-        rows = np.empty(len(batch), names.INDEX_DTYPE)
-        rows["log_time_ns"] = batch.log_time
-        rows["log_mono_ns"] = batch.log_mono
-        rows["publish_time_ns"] = batch.headers[:, 1].view(np.int64)
-        rows["sequence"] = batch.headers[:, 2]
-        if layout.columns is None:
-            rows["metadata_offset"], rows["metadata_size"] = sum(self._metadata_place), 0
-        else:
-            self._append_metadata(batch.parts[1], rows)
+        whole = layout.columns is None
+        offsets, sizes = self._whole_metadata(batch) if whole else self._append_metadata(batch.parts[1])
         assert self.columns.index is not None
-        self.columns.index.append(rows.tobytes())
+        self.columns.index.append(_index_rows(batch, offsets, sizes))
         self._rows += len(batch)
 
-    # metadata that repeats is kept once
-    def _append_metadata(self, metadata: Sequence[Any], rows: Any) -> None:
+    # what is kept whole has none of its own
+    def _whole_metadata(self, batch: Batch) -> tuple[Sequence[int], Sequence[int]]:
+        return (sum(self._metadata_place),) * len(batch), (0,) * len(batch)
+
+    # metadata that repeats is kept once; offset and size for each message
+    def _append_metadata(self, metadata: Sequence[Any]) -> tuple[Sequence[int], Sequence[int]]:
         last = self._last_metadata
         offset, size = self._metadata_place
         if metadata[0] == last and all(meta == last for meta in metadata):
-            rows["metadata_offset"], rows["metadata_size"] = offset, size
-            return
-        new, places = [], []
+            return (offset,) * len(metadata), (size,) * len(metadata)
+        new, offsets, sizes = [], [], []
         for meta in metadata:
             if meta != last:
                 last = bytes(meta)
                 offset, size = offset + size, len(last)
                 new.append(last)
-            places.append((offset, size))
+            offsets.append(offset)
+            sizes.append(size)
         self._last_metadata, self._metadata_place = last, (offset, size)
-        rows["metadata_offset"], rows["metadata_size"] = zip(*places, strict=True)
         assert self.columns.metadata is not None
         self.columns.metadata.append(b"".join(new))
+        return offsets, sizes
 
-    def _append_buffers(self, column: BufferColumn, frames: Sequence[Any]) -> list[list[Piece]] | None:
+    def _append_buffers(self, column: BufferColumn, frames: Sequence[Any]) -> list[Place] | None:
         sizes = [*map(len, frames)]
         if column.offsets is not None:
             rows = np.array(sizes, np.uint64) // np.uint64(column.values.row_bytes)
@@ -186,9 +190,9 @@ class TopicWriter:
         if max(sizes) < names.LARGE_ROW:
             column.values.append(frames[0] if len(frames) == 1 else b"".join(frames))
             return None
-        pieces = [column.values.place(frame) for frame in frames]
-        in_file = all(self._file.in_file(offset) for places in pieces for offset, _size in places)
-        return pieces if in_file else None
+        places = [column.values.place(frame) for frame in frames]
+        in_file = all(self._file.in_file(offset) for place in places for offset, _size in place.pieces)
+        return places if in_file else None
 
     def _append_whole(self, batch: Batch) -> None:
         packed = []
@@ -196,3 +200,13 @@ class TopicWriter:
             sizes = np.fromiter(map(len, frames), "<u8", len(frames))
             packed.append(b"".join((COUNT.pack(len(frames)), sizes.tobytes(), *frames)))
         self._append_buffers(self.columns.buffer(WHOLE_SPEC), packed)
+
+
+def _index_rows(batch: Batch, offsets: Sequence[int], sizes: Sequence[int]) -> bytes:
+    columns = (batch.log_time, batch.publish_time, batch.log_mono, batch.sequence, offsets, sizes)
+    if isinstance(batch.sequence, tuple):
+        return b"".join(map(INDEX_ROW.pack, *columns))
+    rows = np.empty(len(batch), names.INDEX_DTYPE)
+    for name, values in zip(names.INDEX_DTYPE.names or (), columns, strict=True):
+        rows[name] = values
+    return rows.tobytes()
