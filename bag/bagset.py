@@ -26,6 +26,10 @@ from bag.storage.writer import BagWriter
 Counts = dict[str, int]
 # finished files that may be closing at the same time; each holds some open files and some memory
 MAX_CLOSING = 8
+# the columns of new topics are created for so long at once; while many lack theirs, commits wait, but not for ever
+PREPARE_S = 0.015
+MANY_NEW = 8
+NEW_TOPICS_NS = 5_000_000_000
 
 
 class BagSet:
@@ -66,6 +70,9 @@ class BagSet:
         self._committed_size = 0
         self._bytes_here = 0
         self._sync_due_ns = 0
+        # when the last commit was, and how many topics the next one would have to create columns for
+        self._committed_ns = 0
+        self.new_topics = 0
         self._closing: deque[tuple[Path, threading.Thread]] = deque()
         self._errors: list[BaseException] = []
         self._writer: BagWriter | None = None
@@ -136,9 +143,11 @@ class BagSet:
         Raises:
             LossyError: the disk is nearly full, or the file is no longer where it was.
         """
-        if self.writer.syncing:
+        many = self.new_topics > MANY_NEW and mono_ns - self._committed_ns < NEW_TOPICS_NS
+        if self.writer.syncing or many:
             # the tail keeps it meanwhile
             return
+        self._committed_ns = mono_ns
         self.writer.note_clock(wall_ns, mono_ns)
         self.writer.commit()
         if mono_ns >= self._sync_due_ns:
@@ -148,6 +157,11 @@ class BagSet:
         self.committed = self.written
         self._check_disk()
         self._raise_errors()
+
+    def prepare(self) -> None:
+        """Do a little of what the next commit would have to do for new topics."""
+        if self._writer is not None:
+            self.new_topics = self._writer.prepare(PREPARE_S)
 
     def split_when_due(self, mono_ns: int) -> None:
         """Begin another file when this one has reached a limit; an empty one never has."""
@@ -256,6 +270,7 @@ class BagSet:
         self._writer, self._books = writer, (folded, accounts)
         self.paths.append(writer.path)
         self._opened_ns, self._sync_due_ns = mono_ns, mono_ns + self._options.sync_interval_ns
+        self._committed_ns, self.new_topics = mono_ns, 0
         self._empty_at, self._committed_size, self._bytes_here = self.written, 0, 0
 
     def _next_path(self) -> Path:

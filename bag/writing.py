@@ -180,6 +180,7 @@ class Writing:
                 return
             if self._demands and now >= self._demands_due_ns:
                 self._judge(now)
+            self.files.prepare()
             if now >= commit_due:
                 commit_due = now + self._options.flush_interval_ns
                 self._commit(now)

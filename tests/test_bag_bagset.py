@@ -324,3 +324,37 @@ def test_a_device_that_fails_ends_the_recording_at_the_next_commit(tmp_path):
     files.abort()
     Broken.broken = False
     assert sequences(tmp_path / "run.h5") == list(range(3))
+
+
+def test_the_columns_of_many_new_topics_are_created_a_few_at_a_time_and_nothing_waits_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.storage.newcomers.HOLD_S", 0.0)
+    monkeypatch.setattr("bag.bagset.PREPARE_S", 1e-6)
+    topics = [f"/t{number}" for number in range(20)]
+    files = opened(tmp_path, topics)
+    for channel in range(len(topics)):
+        files.append(channel, rows(0, 3))
+    second = 1_000_000_000
+    files.prepare()
+    files.commit(0, second)
+    assert (files.new_topics, files.committed) == (20, 0)
+    monkeypatch.setattr("bag.bagset.PREPARE_S", 10.0)
+    files.prepare()
+    files.commit(0, 2 * second)
+    assert (files.new_topics, files.committed) == (0, 60)
+    for channel in range(len(topics)):
+        files.append(channel, rows(3, 4))
+    files.commit(0, 3 * second)
+    files.close()
+    assert all(sequences(tmp_path / "run.h5", topic) == list(range(4)) for topic in topics)
+
+
+def test_commits_do_not_wait_for_ever_for_new_topics(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.bagset.PREPARE_S", 0.0)
+    topics = [f"/t{number}" for number in range(20)]
+    files = opened(tmp_path, topics)
+    for channel in range(len(topics)):
+        files.append(channel, rows(0, 3))
+    files.prepare()
+    files.commit(0, 6_000_000_000)
+    assert (files.new_topics, files.committed) == (20, 60)
+    files.close()

@@ -61,6 +61,11 @@ class Column:
         self._last_crc = 0
 
     @property
+    def dataset(self) -> h5py.Dataset:
+        """The dataset, to describe it."""
+        return h5py.Dataset(self._dataset)
+
+    @property
     def dirty(self) -> bool:
         """Whether rows were appended that `settle` has not yet brought to the file."""
         return self._fill > self._settled or self._extent != self.count

@@ -113,10 +113,10 @@ class TopicColumns:
         self._expected = expected
         link = free_name(self._group, names.INDEX)
         self.index = self._create(link, "index", names.INDEX_DTYPE, messages * names.INDEX_DTYPE.itemsize)
-        describe(self._group[link], units=names.INDEX_UNITS)
+        describe(self.index.dataset, units=names.INDEX_UNITS)
         link = free_name(self._group, names.METADATA)
         self.metadata = self._create(link, "metadata", np.dtype("u1"), min(expected, messages * 64))
-        describe(self._group[link], units=names.METADATA_UNITS)
+        describe(self.metadata.dataset, units=names.METADATA_UNITS)
 
     def layout_for(self, fingerprint: int, signatures: Sequence[MaybeSignature], start: int) -> Layout:
         """The layout for a message like `signatures[start]`, known or new; the choice looks at those that follow."""
@@ -144,8 +144,8 @@ class TopicColumns:
             beside = link + names.OFFSETS_SUFFIX
             offsets = self._create(beside, "offsets", np.dtype("<u8"), names.SMALL_CHUNK)
             offsets.append(bytes(8))
-            describe(self._group[beside], units=names.OFFSET_UNITS[spec.kind])
-        describe(self._group[link], kind=spec.kind, numpy_dtype=spec.dtype, field=spec.name)
+            describe(offsets.dataset, units=names.OFFSET_UNITS[spec.kind])
+        describe(values.dataset, kind=spec.kind, numpy_dtype=spec.dtype, field=spec.name)
         column = self._buffers[spec] = BufferColumn(spec, values, offsets)
         return column
 

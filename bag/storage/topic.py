@@ -1,12 +1,13 @@
 """Writes the messages of one topic into its columns.
 
-The first messages are held until the next commit (or until they weigh too much), so that the choice between fixed
-and ragged, and the size of the chunks, rest on more than one message; the tail keeps them safe meanwhile.
+The first messages are held for a moment (at most until a commit, or until they weigh too much), so that the choice
+between fixed and ragged, and the size of the chunks, rest on more than one message; the tail keeps them safe meanwhile.
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -59,6 +60,12 @@ class TopicWriter:
         self._signatures = Signatures()
         self._held: list[tuple[Channel, Schema | None, Batch]] = []
         self._held_bytes = 0
+        self._held_since = 0.0
+
+    @property
+    def held_since(self) -> float | None:
+        """Since when (s, of time.monotonic) its first messages wait for their columns; None: nothing waits."""
+        return self._held_since if self._held else None
 
     @property
     def dirty(self) -> bool:
@@ -75,6 +82,8 @@ class TopicWriter:
         self.account.add(channel.id, batch, nbytes)
         if self.columns.index is not None:
             return self._store(channel, schema, batch)
+        if not self._held:
+            self._held_since = time.monotonic()
         self._held.append((channel, schema, batch))
         self._held_bytes += nbytes
         if self._held_bytes >= HOLD_BYTES:
