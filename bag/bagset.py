@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from bag.buffer import Skipped
+from bag.closing import Closers
 from bag.errors import BagExistsError, LossyError
 from bag.options import RecordOptions
 from bag.records import Channel, Compression, Schema
@@ -24,8 +23,6 @@ from bag.storage.disk import FileOpener, RawFile
 from bag.storage.writer import BagWriter
 
 Counts = dict[str, int]
-# finished files that may be closing at the same time; each holds some open files and some memory
-MAX_CLOSING = 8
 # the columns of new topics are created for so long at once; while many lack theirs, commits wait, but not for ever
 PREPARE_S = 0.015
 MANY_NEW = 8
@@ -73,8 +70,7 @@ class BagSet:
         # when the last commit was, and how many topics the next one would have to create columns for
         self._committed_ns = 0
         self.new_topics = 0
-        self._closing: deque[tuple[Path, threading.Thread]] = deque()
-        self._errors: list[BaseException] = []
+        self._closers = Closers()
         self._writer: BagWriter | None = None
 
     @property
@@ -144,7 +140,7 @@ class BagSet:
             LossyError: the disk is nearly full, or the file is no longer where it was.
         """
         many = self.new_topics > MANY_NEW and mono_ns - self._committed_ns < NEW_TOPICS_NS
-        if self.writer.syncing or many:
+        if self.writer.syncing or many or not self._closers.committed:
             # the tail keeps it meanwhile
             return
         self._committed_ns = mono_ns
@@ -156,7 +152,7 @@ class BagSet:
         self._committed_size, self._bytes_here = self.writer.file.size, 0
         self.committed = self.written
         self._check_disk()
-        self._raise_errors()
+        self._closers.check()
 
     def prepare(self) -> None:
         """Do a little of what the next commit would have to do for new topics."""
@@ -177,16 +173,12 @@ class BagSet:
 
     def split(self, mono_ns: int) -> None:
         """Begin another file now; an earlier one that could not be closed is told of first."""
-        self._raise_errors()
+        self._closers.check()
         finished = self.writer
         # the finished one stays the current one until the next one is there
         self._turn_to(*self._create(self._books[1]), mono_ns)
-        closer = threading.Thread(target=self._close, args=(finished,), name="bag closer")
-        self._closing.append((finished.path, closer))
-        closer.start()
+        self._closers.close(finished)
         self._forget_old()
-        while len(self._closing) > MAX_CLOSING or (self._closing and not self._closing[0][1].is_alive()):
-            self._closing.popleft()[1].join()
 
     def close(self) -> None:
         """Close the current file and wait for earlier ones.
@@ -201,7 +193,7 @@ class BagSet:
                 self.committed = self.written
         finally:
             self._join_closers()
-        self._raise_errors()
+        self._closers.check()
 
     def abort(self) -> None:
         """Stop at once: committed data stay as they are, the rest stays in the sidecars."""
@@ -297,31 +289,17 @@ class BagSet:
                 f"another name or overwrite it with -f/--force"
             )
 
-    def _close(self, writer: BagWriter) -> None:
-        try:
-            writer.close()
-        except BaseException as error:  # noqa: BLE001  raised by the next commit or close
-            self._errors.append(error)
-            writer.abort()
-
     def _forget_old(self) -> None:
         keep = self._options.max_bag_files
         while keep is not None and len(self.paths) > keep:
             path = self.paths.pop(0)
-            for closing, closer in self._closing:
-                if closing == path:
-                    closer.join()
+            self._closers.wait_for(path)
             path.unlink(missing_ok=True)
 
     def _join_closers(self) -> None:
-        while self._closing:
-            self._closing.popleft()[1].join()
+        self._closers.join()
         if self.compressor is not None:
             self.compressor.close()
-
-    def _raise_errors(self) -> None:
-        if self._errors:
-            raise self._errors[0]
 
     def _check_disk(self) -> None:
         path = self.paths[-1]

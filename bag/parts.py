@@ -176,7 +176,9 @@ def open_parts(paths: Sequence[str]) -> list[Part]:
     """Open the files of a bag and put them in order of time, on one time line."""
     parts: list[Part] = []
     try:
-        parts.extend(Part(path) for path in paths)
+        # the last one first: what a recorder has committed to it, it has to those before, so there is no gap between
+        parts.extend(Part(path) for path in reversed(paths))
+        parts.reverse()
     except BaseException:
         for part in parts:
             part.close()

@@ -48,7 +48,9 @@ class Programme:
         self.topics: list[str] = []
         self._files: list[DirectFile] = []
         try:
-            readers = [self._resources.enter_context(BagReader(path)) for path in paths]
+            # the last one first, as in parts.py
+            readers = [self._resources.enter_context(BagReader(path)) for path in reversed(paths)]
+            readers.reverse()
             # splits in their order, whatever the order of the arguments; empty bags last
             self.readers = sorted(readers, key=lambda reader: reader.span_ns() or (1 << 63, 0, 0))
             if not lenient:

@@ -17,6 +17,7 @@ from bag.bagset import BagSet
 from bag.buffer import Skipped
 from bag.records import Channel
 from bag.storage.disk import RawFile
+from bag.storage.reader import BagReader
 
 MS = 1_000_000
 
@@ -358,3 +359,35 @@ def test_commits_do_not_wait_for_ever_for_new_topics(tmp_path, monkeypatch):
     files.commit(0, 6_000_000_000)
     assert (files.new_topics, files.committed) == (20, 60)
     files.close()
+
+
+def test_a_split_shows_nothing_before_all_that_came_before_it_can_be_read(tmp_path):
+    reached, going_on = threading.Event(), threading.Event()
+
+    class Slow(RawFile):
+        slow = False
+
+        def write_at(self, offset: int, data: bytes) -> None:
+            if Slow.slow and self.path.name == "run.h5.journal":
+                reached.set()
+                assert going_on.wait(10)
+            super().write_at(offset, data)
+
+    files = opened(tmp_path, opener=Slow)
+    files.append(0, rows(0, 3))
+    Slow.slow = True
+    files.split(1)
+    files.append(0, rows(3, 5))
+    assert reached.wait(10)
+    files.commit(0, 2)
+    files.split(3)
+    files.append(0, rows(5, 6))
+    files.commit(0, 4)
+    for name in ("run_2.h5", "run_1.h5"):
+        with BagReader(tmp_path / name) as reader:
+            assert not any(len(topic) for topic in reader.topics.values())
+    assert files.committed == 0
+    going_on.set()
+    wait_until(lambda: files.commit(0, 5) or files.committed == 6)
+    files.close()
+    assert [sequences(path) for path in files.paths] == [[0, 1, 2], [3, 4], [5]]

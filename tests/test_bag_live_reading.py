@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -519,8 +519,10 @@ def recording(load, output, discovery):
 def read_all(paths):
     """(sequence, parts) of every topic over all files, and whether any was being recorded."""
     out, live = {}, False
-    for path in paths:
-        with BagReader(path) as reader:
+    with ExitStack() as opened:
+        # the last one first: it has nothing that those before lack
+        readers = [opened.enter_context(BagReader(path)) for path in reversed(paths)]
+        for reader in reversed(readers):
             live |= reader.live
             for topic, found in reader.topics.items():
                 raw = reader.raw(topic, 0, len(found))

@@ -17,6 +17,7 @@ from typing import Any
 from bag.errors import BagError
 from bag.storage.chunks import InputFile
 from bag.storage.disk import PAGE, is_at, is_locked, try_shared_lock
+from bag.storage.redo import SYNC
 from bag.storage.sidecars import JOURNAL, TAIL, UNDO, beside
 from bag.storage.superblock import committed_end
 from bag.storage.undo import MAGIC, records
@@ -144,7 +145,9 @@ def take_snapshot(path: Path, *, recorder: bool = True) -> Snapshot | None:
             log = opened.enter_context(io.FileIO(beside(path, UNDO)))
             locked = try_shared_lock(log)
             data = opened.enter_context(io.FileIO(path))
-            if not locked or not _is_consistent(path, data, log) or (recorder and not is_locked(beside(path, TAIL))):
+            if not locked or not _is_consistent(path, data, log, alive=recorder):
+                return None
+            if recorder and not is_locked(beside(path, TAIL)):
                 return None
         except FileNotFoundError:
             return None
@@ -154,12 +157,18 @@ def take_snapshot(path: Path, *, recorder: bool = True) -> Snapshot | None:
 
 
 # While the lock is held and the journal is empty, the file is as of its last commit: a writer that is alive has this
-# log locked while it applies one, and one that died on the way left its journal.
-def _is_consistent(path: Path, data: io.FileIO, log: io.FileIO) -> bool:
+# log locked while it applies one, and one that died on the way left its journal. While a commit is on its way to the
+# device, its pages stand in the journal and in the file.
+def _is_consistent(path: Path, data: io.FileIO, log: io.FileIO, *, alive: bool) -> bool:
     return (
         # in this order: what is there after the bag was opened, was there when it was
         is_at(log, beside(path, UNDO))
         and is_at(data, path)
-        and os.stat(beside(path, JOURNAL)).st_size == 0
+        and _journal_magic(beside(path, JOURNAL)) in ((b"", SYNC) if alive else (b"",))
         and os.pread(log.fileno(), len(MAGIC) + 1, 0) == MAGIC
     )
+
+
+def _journal_magic(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as journal:
+        return journal.read(len(SYNC))
