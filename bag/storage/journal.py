@@ -319,7 +319,7 @@ class CommitFile:
 
 
 def _address(view: memoryview) -> int:
-    return int(np.frombuffer(view, np.uint8).ctypes.data)
+    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
 
 
 def _round_up(size: int) -> int:
