@@ -142,6 +142,8 @@ class BagSet:
         many = self.new_topics > MANY_NEW and mono_ns - self._committed_ns < NEW_TOPICS_NS
         if self.writer.syncing or many or not self._closers.committed:
             # the tail keeps it meanwhile
+            self._check_disk()
+            self._closers.check()
             return
         self._committed_ns = mono_ns
         self.writer.note_clock(wall_ns, mono_ns)
@@ -188,6 +190,8 @@ class BagSet:
         """
         try:
             if self._writer is not None:
+                # before this file shows its messages, those of the earlier ones must be there
+                self._closers.join()
                 self._writer.close()
                 self._writer = None
                 self.committed = self.written

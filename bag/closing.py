@@ -34,8 +34,12 @@ class Closers:
         before = [closing.committed for closing in self._closing]
         committed = threading.Event()
         thread = threading.Thread(target=self._close, args=(writer, before, committed), name="bag closer")
+        try:
+            thread.start()
+        except BaseException:
+            writer.abort()
+            raise
         self._closing.append(_Closing(writer.path, thread, committed))
-        thread.start()
         while len(self._closing) > MAX_CLOSING or (self._closing and not self._closing[0].thread.is_alive()):
             self._closing.popleft().thread.join()
 

@@ -172,12 +172,13 @@ class Intake:
                 self._fulfil()
             else:
                 port = self._ports[socket]
+                now = self._mono()
                 if now - port.noticed_ns > MONITOR_NS:
                     port.noticed_ns = now
                     if int(port.monitor.getsockopt(EVENTS)) & READABLE:
                         self._notice(port)
                 # where little comes, to wait again costs less than to find nothing more
-                port.turn = min(TURN_MESSAGES, 2 * port.turn) if now - port.last_ns < SOON_NS else 1
+                port.turn = min(TURN_MESSAGES, 2 * port.turn) if now - port.last_ns < SOON_NS * len(ready) else 1
                 self._drain(port, port.turn)
                 came = True
         return came
@@ -257,6 +258,8 @@ class Intake:
                 self._change_channel(source)
 
     def _join(self, source: Source) -> None:
+        if self._goes_on(source):
+            return
         port = self._port_for(source)
         neighbour = next((other for other in port.sources.values() if other.address == source.address), None)
         try:
@@ -271,6 +274,17 @@ class Intake:
         source.connected = neighbour is not None and neighbour.connected
         port.sources[source.topic] = source
         port.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
+
+    # it was about to be left, and is wanted again before its publisher has gone
+    def _goes_on(self, source: Source) -> bool:
+        for port in self._ports.values():
+            left = port.sources.get(source.topic)
+            if left is not None and left.address == source.address:
+                source.channel, source.connected = left.channel, left.connected
+                source.heard, source.reborn = left.heard, left.reborn
+                port.sources[source.topic] = source
+                return True
+        return False
 
     # a publisher that moves may have last words at the old address: while the connection stands, they are taken
     def _begin_to_leave(self, source: Source) -> None:

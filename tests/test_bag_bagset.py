@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -391,3 +392,58 @@ def test_a_split_shows_nothing_before_all_that_came_before_it_can_be_read(tmp_pa
     wait_until(lambda: files.commit(0, 5) or files.committed == 6)
     files.close()
     assert [sequences(path) for path in files.paths] == [[0, 1, 2], [3, 4], [5]]
+
+
+def test_the_last_file_is_closed_after_those_before_it(tmp_path):
+    reached, going_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(RawFile):
+        slow = False
+
+        def write_at(self, offset: int, data: bytes) -> None:
+            if Slow.slow and self.path.name == "run.h5.journal":
+                reached.set()
+                assert going_on.wait(10)
+            if Slow.slow and self.path.name == "run_1.h5.journal":
+                closed.set()
+            super().write_at(offset, data)
+
+    files = opened(tmp_path, opener=Slow)
+    files.append(0, rows(0, 3))
+    Slow.slow = True
+    files.split(1)
+    assert reached.wait(10)
+    files.append(0, rows(3, 5))
+    closing = threading.Thread(target=files.close)
+    closing.start()
+    # that something does not happen can only be waited for
+    early = closed.wait(0.2)
+    going_on.set()
+    closing.join(10)
+    assert (early, closed.is_set()) == (False, True)
+
+
+@pytest.mark.parametrize("why", ["full", "deleted"])
+def test_the_disk_is_looked_after_while_commits_wait(tmp_path, why):
+    going_on = threading.Event()
+
+    class Slow(RawFile):
+        slow = False
+
+        def sync(self) -> None:
+            if Slow.slow:
+                assert going_on.wait(10)
+            super().sync()
+
+    files = opened(tmp_path, opener=Slow, sync_interval_ns=1)
+    Slow.slow = True
+    files.append(0, rows(0, 3))
+    files.commit(0, 10)
+    if why == "full":
+        files._options = replace(files._options, min_free_bytes=1 << 60)
+    else:
+        (tmp_path / "run.h5").unlink()
+    with pytest.raises(LossyError, match="min-free-space" if why == "full" else "deleted or replaced"):
+        files.commit(0, 20)
+    going_on.set()
+    files.close()

@@ -374,8 +374,8 @@ def test_every_file_of_a_series_is_compressed(tmp_path, cortex_dir, discovery):
         with recording(path, discovery, **options) as recorder:
             talker.wait_subscribed()
             for number in range(1, 4):
-                talker.send(600)
-                wait_written(recorder, 600 * number)
+                talker.send(5000)
+                wait_written(recorder, 5000 * number)
                 if number < 3:
                     recorder.split()
                     wait_until(lambda wanted=number + 1: len(recorder.statistics().paths) == wanted, what="a split")
@@ -388,7 +388,7 @@ def test_every_file_of_a_series_is_compressed(tmp_path, cortex_dir, discovery):
             assert file.attrs["compression"] == "gzip"
             assert file["t/_index"].id.get_create_plist().get_nfilters() == 2
     with bag.open([str(path) for path in paths]) as run:
-        assert list(run["/t"].sequence) == list(range(1800))
+        assert list(run["/t"].sequence) == list(range(15_000))
 
 
 def test_a_snapshot_is_compressed(tmp_path, cortex_dir, discovery):

@@ -331,6 +331,24 @@ def test_news_of_a_restart_that_come_after_its_first_messages_begin_nothing_anew
     assert (summary(path).lost_before_us, summary(path).restarts) == (0, 1)
 
 
+def test_a_topic_that_moves_there_and_back_is_recorded_once(path, cortex_dir, discovery):
+    with recording(path, discovery) as recorder, Talker(cortex_dir) as here:
+        here.register(discovery).wait_subscribed().send(2)
+        with Talker(cortex_dir, name="there.sock") as there:
+            there.register(discovery).wait_subscribed().send(3)
+            wait_written(recorder, 5)
+            here.register(discovery)
+            wait_until(lambda: topic_of(recorder).address == here.info.address)
+            here.send(4)
+            wait_written(recorder, 9)
+    with BagReader(path) as reader:
+        found = {}
+        for _time, message in reader.merged(["/t"], "log"):
+            found.setdefault(message.channel.address, []).append(message.sequence)
+    assert found == {here.info.address: list(range(6)), there.info.address: list(range(3))}
+    assert (summary(path).lost_before_us, summary(path).restarts) == (0, 1)
+
+
 def test_a_daemon_that_dies_and_comes_back_changes_nothing_for_those_who_speak(path, cortex_dir):
     daemon = start_daemon()
     with recording(path, daemon) as recorder, Talker(cortex_dir) as talker:

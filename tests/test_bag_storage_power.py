@@ -5,13 +5,26 @@ to a file since it was synced last, a random part of the pages has reached the d
 had been synced before.
 """
 
+import errno
+import os
 import random
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from storage_kit import Disk, channel_on, frames_of, lay_out, memory_directory, plain, row_of
+from storage_kit import (
+    Disk,
+    channel_on,
+    contents,
+    frames_of,
+    lay_out,
+    memory_directory,
+    plain,
+    row_of,
+    write_bag,
+)
 
+from bag.storage.compressor import Compressor
 from bag.storage.disk import PAGE, RawFile
 from bag.storage.reader import BagReader
 from bag.storage.redo import SYNC
@@ -82,6 +95,9 @@ class Device:
         return out
 
 
+NOTHING = Device(bytearray())
+
+
 def message(k):
     return frames_of([1.5, np.arange(k, k + 10, dtype=np.float64)], k)
 
@@ -90,16 +106,16 @@ def image(k):
     return frames_of([np.full((20, 30, 3), k % 250, np.uint8)], k)
 
 
-def record(directory):
+def record(directory, compressor):
     """The operations of a run, what was sent, and (operations, messages by topic) after each sync that is through."""
     disk = PowerDisk()
-    writer = BagWriter(directory / NAME, opener=disk)
+    writer = BagWriter(directory / NAME, opener=disk, compressor=compressor)
     channels = {topic: writer.add_channel(channel_on(topic)).id for topic in TOPICS}
     sent = {topic: [] for topic in TOPICS}
     synced = [(len(disk.operations), dict.fromkeys(TOPICS, 0))]
     for step in range(8):
         for _commit in range(3):
-            for topic, make, count in (("/imu", message, 40), ("/camera", image, 3)):
+            for topic, make, count in (("/imu", message, 40), ("/camera", image, 13)):
                 frames = [make(len(sent[topic]) + k) for k in range(count)]
                 sent[topic] += frames
                 writer.append(channels[topic], [row_of(topic, one, len(sent[topic])) for one in frames])
@@ -117,9 +133,14 @@ def record(directory):
     return disk.operations, sent, synced
 
 
-def test_a_power_cut_before_in_or_after_a_sync_costs_nothing_that_was_synced_before(tmp_path):
+@pytest.mark.parametrize("kind", [None, "gzip"])
+def test_a_power_cut_before_in_or_after_a_sync_costs_nothing_that_was_synced_before(tmp_path, kind):
     (tmp_path / "live").mkdir()
-    operations, sent, synced = record(tmp_path / "live")
+    compressor = Compressor(kind) if kind else None
+    operations, sent, synced = record(tmp_path / "live", compressor)
+    if compressor is not None:
+        assert compressor.statistics().packed
+        compressor.close()
     scene = tmp_path / "after"
     scene.mkdir()
     dice = random.Random(1)
@@ -153,3 +174,54 @@ def check(scene, files, sent, counts):
             if count:
                 found = [plain(one.frames) for one in reader.raw(topic, 0, count)]
                 assert found == [plain(frames) for frames in sent[topic][:count]], topic
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_only_a_power_cut_in_a_sync_is_told_of(tmp_path, caplog, rebooted):
+    (tmp_path / "live").mkdir()
+    operations, _sent, _synced = record(tmp_path / "live", None)
+    files, before = {}, {}
+    for name, kind, at, data in operations:
+        if (name, kind) == (NAME, "sync") and files.get(f"{NAME}.journal", NOTHING).now[:8] == SYNC:
+            break
+        files.setdefault(name, Device(bytearray())).apply(kind, at, data)
+        before[name] = bytes(files[name].safe)
+    scene = tmp_path / "after"
+    scene.mkdir()
+    now = {name: bytes(file.now) for name, file in files.items()}
+    # the process died, or the machine before the device had anything of the last commits
+    lay_out(now | ({NAME: before[NAME]} if rebooted else {}), scene)
+    if rebooted:
+        os.utime(scene / f"{NAME}.journal", (0, 0))
+    with BagReader(scene / NAME):
+        pass
+    assert ("the power failed" in caplog.text) is rebooted
+
+
+def test_a_bag_stays_what_it_was_when_its_successor_does_not_reach_the_device(tmp_path):
+    path = tmp_path / NAME
+    write_bag(path, {"/imu": [message(k) for k in range(50)]})
+
+    class Failing(RawFile):
+        def sync(self):
+            if self.path.name.endswith(".new"):
+                raise OSError(errno.EIO, "Input/output error")
+            super().sync()
+
+    with pytest.raises(OSError, match="Input/output"):
+        BagWriter(path, force=True, opener=Failing)
+    assert [one.name for one in tmp_path.iterdir()] == [NAME]
+    assert contents(path) == {"/imu": [plain(message(k)) for k in range(50)]}
+
+
+def test_a_commit_at_the_border_of_a_chunk_is_one(tmp_path):
+    with BagWriter(tmp_path / NAME) as writer:
+        channel = writer.add_channel(channel_on("/imu")).id
+        count = 0
+        # the last ones fill whole chunks
+        for more in (64, 1984, 2048, 2048):
+            writer.append(channel, [row_of("/imu", message(k), k) for k in range(count, count + more)])
+            count += more
+            writer.commit(sync=True)
+            with BagReader(tmp_path / NAME) as reader:
+                assert len(reader.topics["/imu"]) == count

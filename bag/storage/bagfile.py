@@ -78,6 +78,12 @@ class BagFile:
             self.data.close()
             self.sidecars.close()
 
+    def drop(self) -> None:
+        """Close a file that nobody will need."""
+        self.file.abandon()
+        self._release()
+        self.data.close()
+
     def _release(self) -> None:
         self.book.close()
         self.h5.close()
@@ -97,6 +103,7 @@ def create_bag(path: Path, texts: Mapping[str, str], opener: FileOpener, *, forc
     if not sidecars.lock():
         raise BagBusyError(f"{path} is being written by another process; choose another name")
     fresh = path.with_name(f".{path.name}.new")
+    bag: BagFile | None = None
     try:
         fresh.unlink(missing_ok=True)
         bag = _new_bag(opener(fresh, create=True), sidecars, texts)
@@ -107,6 +114,8 @@ def create_bag(path: Path, texts: Mapping[str, str], opener: FileOpener, *, forc
         os.replace(fresh, path)
         sync_directory(path.parent)
     except BaseException:
+        if bag is not None:
+            bag.drop()
         fresh.unlink(missing_ok=True)
         # the bag that was to be replaced may still need them
         if path.exists() and sidecars.in_use():
@@ -123,14 +132,22 @@ def create_bag(path: Path, texts: Mapping[str, str], opener: FileOpener, *, forc
 def _new_bag(data: RawFile, sidecars: Sidecars, texts: Mapping[str, str]) -> BagFile:
     file = CommitFile(data, sidecars.journal)
     h5 = h5py.File(file, "w", libver="earliest")
-    h5.attrs["format_version"] = np.array([names.FORMAT_MAJOR, names.FORMAT_MINOR], np.uint32)
-    h5.attrs["created_ns"] = np.int64(time.time_ns())
-    h5.attrs["closed"] = False
-    describe(h5, format=names.FORMAT_NAME, host=platform.node(), **texts)
-    group = h5.create_group(names.BOOK)
-    group.attrs["commits"] = np.uint64(0)
-    bag = BagFile(data, sidecars, file, h5, Book(file, group))
-    bag.commit(np.zeros(0, names.TOPIC_DTYPE), sync=True)
+    try:
+        h5.attrs["format_version"] = np.array([names.FORMAT_MAJOR, names.FORMAT_MINOR], np.uint32)
+        h5.attrs["created_ns"] = np.int64(time.time_ns())
+        h5.attrs["closed"] = False
+        describe(h5, format=names.FORMAT_NAME, host=platform.node(), **texts)
+        group = h5.create_group(names.BOOK)
+        group.attrs["commits"] = np.uint64(0)
+        bag = BagFile(data, sidecars, file, h5, Book(file, group))
+        # nobody can have this file before it is whole, and the journal may be that of the bag it replaces
+        bag.commit(np.zeros(0, names.TOPIC_DTYPE), sync=False)
+        file.sync_alone()
+    except BaseException:
+        file.abandon()
+        h5.close()
+        data.close()
+        raise
     return bag
 
 

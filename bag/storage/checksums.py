@@ -21,6 +21,11 @@ class Checksums:
         self._full: list[ChecksumRow] = []
         self._filling: dict[int, ChecksumRow] = {}
 
+    @property
+    def dirty(self) -> bool:
+        """Whether chunks became full since `take_full`."""
+        return bool(self._full)
+
     def full(self, row: ChecksumRow) -> None:
         """A chunk is full: its CRC will not change."""
         self._full.append(row)

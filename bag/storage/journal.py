@@ -234,9 +234,15 @@ class CommitFile:
         Raises:
             OSError: the disk failed.
         """
-        sync, self._sync = self._sync, None
-        if sync is not None:
-            sync.wait()
+        if self._sync is not None:
+            self._sync.wait()
+            self._sync = None
+
+    def sync_alone(self) -> None:
+        """Bring a file that nobody can have yet to the device, without the journal."""
+        self.data.sync()
+        self._unsynced.clear()
+        self._ends = (self.committed, self.committed)
 
     def _begin_sync(self) -> Sync:
         numbers = sorted(number for number in self._unsynced if number * PAGE < self.committed)

@@ -141,7 +141,8 @@ class LiveColumn(Column):
             self._misses = 0
             self._compressor.count("packed", size)
             self._compressor.count("stored", len(packed))
-            self._put(waiting.chunk, packed, 0)
+            # it takes the place of rows that may be on the device already
+            self._put(waiting.chunk, packed, 0, vital=waiting.offset >= 0)
             return
         if waiting.offset < 0:
             self._put(waiting.chunk, waiting.data, self._raw_mask)
@@ -150,10 +151,10 @@ class LiveColumn(Column):
         self._file.fill(waiting.offset + waiting.settled, rest)
         self._checksums.full((self.number, crc32(rest, waiting.crc), size, waiting.chunk, waiting.offset, 0))
 
-    def _put(self, chunk: int, stored: Buffer, mask: int) -> None:
+    def _put(self, chunk: int, stored: Buffer, mask: int, *, vital: bool = False) -> None:
         first, size = chunk * self._rows, memoryview(stored).nbytes
         self._grow(max(self._extent, first + self._rows))
-        offset = self._file.put_chunk(self._dataset, (first, *self._zeros), stored, size, mask)
+        offset = self._file.put_chunk(self._dataset, (first, *self._zeros), stored, size, mask, vital=vital)
         self._checksums.full((self.number, crc32(stored), size, chunk, offset, int(mask == 0)))
 
     @property

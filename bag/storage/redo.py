@@ -8,8 +8,10 @@ them in any order, and of some an older state, but after a power cut the journal
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import groupby
@@ -111,7 +113,7 @@ def apply_journal(data: RawFile, journal: RawFile, undo: Undo | None = None) -> 
             raise BagFormatError(
                 f"{journal.path} does not belong to {data.path}, which was replaced meanwhile; move the journal away"
             )
-        if magic == SYNC and any(data.read_at(number * PAGE, PAGE) != bytes(page) for number, page in pages):
+        if magic == SYNC and _is_from_before_the_last_start(journal) and _differ(data, pages):
             logger.warning(
                 "the power failed while %s was brought to the disk; what came in the last seconds before may be "
                 "damaged, which this will tell: cortex bag verify %s",
@@ -128,6 +130,16 @@ def apply_journal(data: RawFile, journal: RawFile, undo: Undo | None = None) -> 
     if blob:
         journal.truncate(0)
     return bool(pages)
+
+
+# of a process that died alone, the pages are all in the file
+def _is_from_before_the_last_start(file: RawFile) -> bool:
+    started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return os.stat(file.path).st_mtime < started
+
+
+def _differ(data: RawFile, pages: Pages) -> bool:
+    return any(data.read_at(number * PAGE, PAGE).ljust(PAGE, b"\0") != bytes(page) for number, page in pages)
 
 
 def _complete_pages(blob: bytes) -> list[tuple[int, Buffer]]:

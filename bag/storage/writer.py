@@ -219,7 +219,7 @@ class BagWriter:
     def commit(self, *, sync: bool = False) -> None:
         """Make everything appended so far part of the file, atomically; with `sync` also against a power cut."""
         with self._writing():
-            if self.book.dirty or any(topic.dirty for topic in self._topics.values()):
+            if self.book.dirty or self.book.checksums.dirty or any(topic.dirty for topic in self._topics.values()):
                 self._commit(sync=sync)
                 self._tail.restart(self._bag.commits, self.file.committed)
             elif sync:
