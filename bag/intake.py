@@ -14,6 +14,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, cost_of
+from bag.sources import Source
 from bag.storage.batch import Row
 
 # so many sockets at most: beyond, topics share one
@@ -40,25 +41,6 @@ EMPTY_TURNS = 1000
 # plain numbers: asking for them by their names costs half as much again
 EVENTS, READABLE, NOT_WAITING = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-
-
-@dataclass(slots=True)
-class Source:
-    """One topic at one address. `channel` is its number in the bag, `period_ns` thins it out when it is not 0.
-
-    `reborn`: its connection broke after messages had come, so the next one is another publisher's, whatever its number.
-    `leaving`: to be left as soon as the connection breaks.
-    """
-
-    channel: int
-    topic: bytes
-    address: str
-    connected: bool = False
-    period_ns: int = 0
-    next_ns: int = 0
-    heard: bool = False
-    reborn: bool = False
-    leaving: bool = False
 
 
 @dataclass(slots=True)

@@ -19,11 +19,12 @@ from bag.buffer import RecordBuffer
 from bag.control import ControlServer
 from bag.errors import BagBusyError, BagError, UsageError
 from bag.follow import Follower, Sighting, find
-from bag.intake import Intake, Source
+from bag.intake import Intake
 from bag.options import RecordOptions
 from bag.rates import RateMeter
 from bag.records import Channel
 from bag.roster import Roster
+from bag.sources import Source
 from bag.statistics import RecorderStatistics, TopicStatistics
 from bag.storage.disk import FileOpener, RawFile
 from bag.writing import Writing

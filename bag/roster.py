@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bag.follow import Sighting
-from bag.intake import Intake, Source
+from bag.intake import Intake
 from bag.options import RecordOptions
 from bag.records import Channel
+from bag.sources import Source
 from cortex.discovery.protocol import TopicInfo
 
 

@@ -1,0 +1,24 @@
+"""Where a recorder receives from: one topic at one address, and what is known of who speaks there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Source:
+    """One topic at one address. `channel` is its number in the bag, `period_ns` thins it out when it is not 0.
+
+    `reborn`: its connection broke after messages had come, so the next one is another publisher's, whatever its number.
+    `leaving`: to be left as soon as the connection breaks.
+    """
+
+    channel: int
+    topic: bytes
+    address: str
+    connected: bool = False
+    period_ns: int = 0
+    next_ns: int = 0
+    heard: bool = False
+    reborn: bool = False
+    leaving: bool = False
