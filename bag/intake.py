@@ -22,7 +22,7 @@ MAX_SOCKETS = 16
 # one turn of one socket, so that a flood on one topic does not starve the others
 TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
-# when a socket has something again this soon, more is taken of it without asking in between
+# when a socket has something again this soon, for each message it had, twice as many are taken at once
 SOON_NS = 50_000
 # Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
 LEAST_QUEUE = 1000
@@ -50,10 +50,10 @@ class _Port:
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
     sources: dict[bytes, Source] = field(default_factory=dict)
-    # when its monitor was looked at, and when its last message came; how many to take at once
+    # when its monitor was looked at, and when its last message came; how many came at once
     noticed_ns: int = 0
     last_ns: int = 0
-    turn: int = 1
+    took: int = 1
 
 
 class Intake:
@@ -160,8 +160,8 @@ class Intake:
                     if int(port.monitor.getsockopt(EVENTS)) & READABLE:
                         self._notice(port)
                 # where little comes, to wait again costs less than to find nothing more
-                port.turn = min(TURN_MESSAGES, 2 * port.turn) if now - port.last_ns < SOON_NS * len(ready) else 1
-                self._drain(port, port.turn)
+                soon = now - port.last_ns < SOON_NS * port.took * len(ready)
+                self._drain(port, min(TURN_MESSAGES, 2 * port.took) if soon else 1)
                 came = True
         return came
 
@@ -173,7 +173,7 @@ class Intake:
         costs: dict[bytes, int] = {}
         total = 0
         more = True
-        for _ in range(count):
+        for took in range(count):
             try:
                 frame = receive(NOT_WAITING, copy=False)
             except zmq.Again:
@@ -197,7 +197,7 @@ class Intake:
             rows[topic].append((wall(), now, parts))
             costs[topic] += size
             total += size
-            port.last_ns = now
+            port.last_ns, port.took = now, took + 1
             if total > TURN_BYTES:
                 break
         for topic, messages in rows.items():
