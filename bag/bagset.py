@@ -139,12 +139,17 @@ class BagSet:
         Raises:
             LossyError: the disk is nearly full, or the file is no longer where it was.
         """
+        if not self._must_wait(mono_ns):
+            self._commit(wall_ns, mono_ns)
+        self._check_disk()
+        self._closers.check()
+
+    # the tail keeps it meanwhile
+    def _must_wait(self, mono_ns: int) -> bool:
         many = self.new_topics > MANY_NEW and mono_ns - self._committed_ns < NEW_TOPICS_NS
-        if self.writer.syncing or many or not self._closers.committed:
-            # the tail keeps it meanwhile
-            self._check_disk()
-            self._closers.check()
-            return
+        return many or self.writer.syncing or not self._closers.committed
+
+    def _commit(self, wall_ns: int, mono_ns: int) -> None:
         self._committed_ns = mono_ns
         self.writer.note_clock(wall_ns, mono_ns)
         self.writer.commit()
@@ -153,8 +158,6 @@ class BagSet:
             self.writer.sync_behind()
         self._committed_size, self._bytes_here = self.writer.file.size, 0
         self.committed = self.written
-        self._check_disk()
-        self._closers.check()
 
     def prepare(self) -> None:
         """Do a little of what the next commit would have to do for new topics."""

@@ -329,7 +329,7 @@ def test_a_device_that_fails_ends_the_recording_at_the_next_commit(tmp_path):
 
 
 def test_the_columns_of_many_new_topics_are_created_a_few_at_a_time_and_nothing_waits_for_long(tmp_path, monkeypatch):
-    monkeypatch.setattr("bag.storage.newcomers.HOLD_S", 0.0)
+    monkeypatch.setattr("bag.storage.new_topics.HOLD_S", 0.0)
     monkeypatch.setattr("bag.bagset.PREPARE_S", 1e-6)
     topics = [f"/t{number}" for number in range(20)]
     files = opened(tmp_path, topics)

@@ -78,12 +78,6 @@ class BagFile:
             self.data.close()
             self.sidecars.close()
 
-    def drop(self) -> None:
-        """Close a file that nobody will need."""
-        self.file.abandon()
-        self._release()
-        self.data.close()
-
     def _release(self) -> None:
         self.book.close()
         self.h5.close()
@@ -115,7 +109,7 @@ def create_bag(path: Path, texts: Mapping[str, str], opener: FileOpener, *, forc
         sync_directory(path.parent)
     except BaseException:
         if bag is not None:
-            bag.drop()
+            _drop(bag.file, bag.h5)
         fresh.unlink(missing_ok=True)
         # the bag that was to be replaced may still need them
         if path.exists() and sidecars.in_use():
@@ -144,11 +138,16 @@ def _new_bag(data: RawFile, sidecars: Sidecars, texts: Mapping[str, str]) -> Bag
         bag.commit(np.zeros(0, names.TOPIC_DTYPE), sync=False)
         file.sync_alone()
     except BaseException:
-        file.abandon()
-        h5.close()
-        data.close()
+        _drop(file, h5)
         raise
     return bag
+
+
+# close a file that nobody will need: HDF5 at the exit of the process would crash on it
+def _drop(file: CommitFile, h5: h5py.File) -> None:
+    file.abandon()
+    h5.close()
+    file.data.close()
 
 
 def resume_bag(unfinished: Unfinished) -> BagFile:

@@ -35,7 +35,8 @@ class Batch:
     """Messages of one channel that have the same number of parts and the same fingerprint.
 
     `parts[k]` holds part k + 1 of every message (part 0, the topic, is known). `kind` is COLUMNS when every part can go
-    to a column of its own, WHOLE when the parts must be kept together.
+    to a column of its own, WHOLE when the parts must be kept together. Of each message: `log_time` and `publish_time`
+    (wall ns), `log_mono` (monotonic ns), all int64, and `sequence` (uint64).
     """
 
     kind: str

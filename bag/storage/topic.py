@@ -87,13 +87,8 @@ class TopicWriter:
         self._held.append((channel, schema, batch))
         self._held_bytes += nbytes
         if self._held_bytes >= HOLD_BYTES:
-            self._release()
+            self.release()
         return {}
-
-    def release(self) -> None:
-        """Give what is held to the columns, which are created for it."""
-        if self._held:
-            self._release()
 
     def settle(self) -> None:
         """Bring everything appended so far to the file."""
@@ -108,7 +103,10 @@ class TopicWriter:
         if index is not None and metadata is not None:
             self._rows, self._run, self._metadata_place = index.count, run, (metadata.count, 0)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give what is held to the columns, which are created for it."""
+        if not self._held:
+            return
         messages = sum(len(batch) for _channel, _schema, batch in self._held)
         took = int(self._held[-1][2].log_mono[-1]) - int(self._held[0][2].log_mono[0])
         times = EXPECTED_NS / min(max(took, SHORTEST_NS), EXPECTED_NS) if messages > 1 else 1

@@ -34,7 +34,7 @@ from bag.storage.definitions import Definitions, channel_values, schema_values
 from bag.storage.disk import FileOpener, RawFile
 from bag.storage.groups import topic_group
 from bag.storage.live import ChunkQueue
-from bag.storage.newcomers import Newcomers
+from bag.storage.new_topics import NewTopics
 from bag.storage.tail import Tail
 from bag.storage.topic import TopicWriter
 from bag.storage.tree import describe
@@ -84,7 +84,7 @@ class BagWriter:
         self._schemas: dict[int, Schema] = {}
         self._topics: dict[str, TopicWriter] = {}
         self._of_channel: list[TopicWriter] = []
-        self._newcomers = Newcomers()
+        self._new_topics = NewTopics()
         self._numbers: Iterator[int] = count(names.FIRST_COLUMN)
         if resume is not None:
             self._bag = resume_bag(resume)
@@ -231,7 +231,7 @@ class BagWriter:
         A commit does so for all that are left, and takes long when many topics are new.
         """
         with self._writing():
-            return self._newcomers.settle(seconds)
+            return self._new_topics.release(seconds)
 
     def sync_behind(self) -> None:
         """Bring the last commit to the device in another thread; a commit before it is there waits for it."""
@@ -336,11 +336,11 @@ class BagWriter:
         columns = TopicColumns(self.file, group, self.book, number, self._numbers.__next__, self._queue)
         topic = TopicWriter(self.file, columns, self.book, Account(number, self.book))
         self._topics[channel.topic] = topic
-        self._newcomers.add(topic)
+        self._new_topics.add(topic)
         return topic
 
     # they hold HDF5 objects, which would keep the file open
     def _forget_topics(self) -> None:
         self._topics.clear()
         self._of_channel.clear()
-        self._newcomers.clear()
+        self._new_topics.clear()

@@ -11,7 +11,7 @@ from bag.storage.topic import TopicWriter
 HOLD_S = 0.25
 
 
-class Newcomers:
+class NewTopics:
     """New topics, the oldest first."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Newcomers:
         """Take a new topic."""
         self._topics.append(topic)
 
-    def settle(self, seconds: float) -> int:
+    def release(self, seconds: float) -> int:
         """Create columns for about so long; returns how many topics with messages still wait for theirs."""
         now = time.monotonic()
         deadline = now + seconds
