@@ -16,15 +16,44 @@ import bag
 from bag import BagExistsError, LossyError, RecordOptions
 from bag.bagset import BagSet
 from bag.buffer import Skipped
+from bag.options import PlayOptions
+from bag.programme import Programme
 from bag.records import Channel
 from bag.storage.disk import RawFile
 from bag.storage.reader import BagReader
+from bag.storage.snapshot import take_snapshot
 
 MS = 1_000_000
 
 
 def row(sequence, size=8, topic=b"/t"):
     return (10**18 + sequence * MS, sequence * MS, [topic, struct.pack(">QQQ", 1, 2, sequence), b"\x90", bytes(size)])
+
+
+class Gate:
+    """Stops one operation on one file from when it is shut until it is opened; `opener` opens files that heed it."""
+
+    def __init__(self, operation: str, name: str) -> None:
+        self.reached, self._opened = threading.Event(), threading.Event()
+        self._opened.set()
+
+        def heed(file, *arguments):
+            if file.path.name == name and not self._opened.is_set():
+                self.reached.set()
+                assert self._opened.wait(10)
+            return getattr(RawFile, operation)(file, *arguments)
+
+        self.opener = type("Gated", (RawFile,), {operation: heed})
+
+    def shut(self) -> None:
+        self._opened.clear()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def wait(self) -> None:
+        """Until somebody stands before it."""
+        assert self.reached.wait(10)
 
 
 def rows(first, stop, **options):
@@ -279,27 +308,17 @@ def test_a_file_that_cannot_be_closed_ends_the_recording_later(tmp_path):
 
 
 def test_the_device_is_waited_for_by_nobody_and_commits_wait_for_it(tmp_path):
-    reached, going_on = threading.Event(), threading.Event()
-
-    class Slow(RawFile):
-        slow = False
-
-        def sync(self) -> None:
-            if Slow.slow:
-                reached.set()
-                assert going_on.wait(10)
-            super().sync()
-
-    files = opened(tmp_path, opener=Slow, sync_interval_ns=1)
-    Slow.slow = True
+    gate = Gate("sync", "run.h5")
+    files = opened(tmp_path, opener=gate.opener, sync_interval_ns=1)
     files.append(0, rows(0, 3))
+    gate.shut()
     files.commit(0, 10)
-    assert reached.wait(10)
+    gate.wait()
     files.append(0, rows(3, 5))
     # a commit now would change what the device is taking in
     files.commit(0, 20)
     assert (files.committed, files.writer.syncing) == (3, True)
-    going_on.set()
+    gate.open()
     wait_until(lambda: not files.writer.syncing)
     files.commit(0, 30)
     assert files.committed == 5
@@ -363,23 +382,13 @@ def test_commits_do_not_wait_for_ever_for_new_topics(tmp_path, monkeypatch):
 
 
 def test_a_split_shows_nothing_before_all_that_came_before_it_can_be_read(tmp_path):
-    reached, going_on = threading.Event(), threading.Event()
-
-    class Slow(RawFile):
-        slow = False
-
-        def write_at(self, offset: int, data: bytes) -> None:
-            if Slow.slow and self.path.name == "run.h5.journal":
-                reached.set()
-                assert going_on.wait(10)
-            super().write_at(offset, data)
-
-    files = opened(tmp_path, opener=Slow)
+    gate = Gate("write_at", "run.h5.journal")
+    files = opened(tmp_path, opener=gate.opener)
     files.append(0, rows(0, 3))
-    Slow.slow = True
+    gate.shut()
     files.split(1)
     files.append(0, rows(3, 5))
-    assert reached.wait(10)
+    gate.wait()
     files.commit(0, 2)
     files.split(3)
     files.append(0, rows(5, 6))
@@ -388,56 +397,71 @@ def test_a_split_shows_nothing_before_all_that_came_before_it_can_be_read(tmp_pa
         with BagReader(tmp_path / name) as reader:
             assert not any(len(topic) for topic in reader.topics.values())
     assert files.committed == 0
-    going_on.set()
+    gate.open()
     wait_until(lambda: files.commit(0, 5) or files.committed == 6)
     files.close()
     assert [sequences(path) for path in files.paths] == [[0, 1, 2], [3, 4], [5]]
 
 
-def test_the_last_file_is_closed_after_those_before_it(tmp_path):
-    reached, going_on, closed = threading.Event(), threading.Event(), threading.Event()
-
-    class Slow(RawFile):
-        slow = False
-
-        def write_at(self, offset: int, data: bytes) -> None:
-            if Slow.slow and self.path.name == "run.h5.journal":
-                reached.set()
-                assert going_on.wait(10)
-            if Slow.slow and self.path.name == "run_1.h5.journal":
-                closed.set()
-            super().write_at(offset, data)
-
-    files = opened(tmp_path, opener=Slow)
+@pytest.mark.parametrize("way", ["bag.parts", "bag.programme"])
+def test_who_opens_a_series_while_it_is_recorded_sees_no_gap(tmp_path, monkeypatch, way):
+    gate = Gate("write_at", "run.h5.journal")
+    files = opened(tmp_path, opener=gate.opener)
     files.append(0, rows(0, 3))
-    Slow.slow = True
+    gate.shut()
     files.split(1)
-    assert reached.wait(10)
     files.append(0, rows(3, 5))
+    gate.wait()
+
+    class Meanwhile(BagReader):
+        """Between the first file that is opened and the second, the recorder goes on."""
+
+        def __init__(self, path, **options):
+            super().__init__(path, **options)
+            gate.open()
+            wait_until(lambda: files.commit(0, 5) or files.committed == 5)
+
+    monkeypatch.setattr(f"{way}.BagReader", Meanwhile)
+    paths = [str(tmp_path / "run.h5"), str(tmp_path / "run_1.h5")]
+    if way == "bag.parts":
+        with bag.open(paths) as run:
+            found = run["/t"].sequence.tolist()
+    else:
+        programme = Programme(paths, PlayOptions(immediate=True))
+        found = [int(n) for lane in programme.lanes for n in lane.index(0, len(lane))["sequence"]]
+        programme.close()
+    files.close()
+    assert found == [0, 1, 2]
+
+
+def test_the_last_file_is_closed_after_those_before_it(tmp_path):
+    gate, last = Gate("write_at", "run.h5.journal"), Gate("write_at", "run_1.h5.journal")
+    files = opened(
+        tmp_path, opener=lambda path, *, create=False: (last if "_1" in path.name else gate).opener(path, create=create)
+    )
+    files.append(0, rows(0, 3))
+    gate.shut()
+    files.split(1)
+    gate.wait()
+    files.append(0, rows(3, 5))
+    last.shut()
     closing = threading.Thread(target=files.close)
     closing.start()
     # that something does not happen can only be waited for
-    early = closed.wait(0.2)
-    going_on.set()
+    early = last.reached.wait(0.2)
+    gate.open()
+    last.wait()
+    last.open()
     closing.join(10)
-    assert (early, closed.is_set()) == (False, True)
+    assert not early
 
 
 @pytest.mark.parametrize("why", ["full", "deleted"])
 def test_the_disk_is_looked_after_while_commits_wait(tmp_path, why):
-    going_on = threading.Event()
-
-    class Slow(RawFile):
-        slow = False
-
-        def sync(self) -> None:
-            if Slow.slow:
-                assert going_on.wait(10)
-            super().sync()
-
-    files = opened(tmp_path, opener=Slow, sync_interval_ns=1)
-    Slow.slow = True
+    gate = Gate("sync", "run.h5")
+    files = opened(tmp_path, opener=gate.opener, sync_interval_ns=1)
     files.append(0, rows(0, 3))
+    gate.shut()
     files.commit(0, 10)
     if why == "full":
         files._options = replace(files._options, min_free_bytes=1 << 60)
@@ -445,5 +469,35 @@ def test_the_disk_is_looked_after_while_commits_wait(tmp_path, why):
         (tmp_path / "run.h5").unlink()
     with pytest.raises(LossyError, match="min-free-space" if why == "full" else "deleted or replaced"):
         files.commit(0, 20)
-    going_on.set()
+    gate.open()
     files.close()
+
+
+def test_a_reader_may_come_while_a_commit_is_on_its_way_to_the_device(tmp_path):
+    gate = Gate("sync", "run.h5")
+    files = opened(tmp_path, opener=gate.opener, sync_interval_ns=1)
+    files.append(0, rows(0, 3))
+    gate.shut()
+    files.commit(0, 10)
+    gate.wait()
+    # what changed stands in the journal meanwhile
+    assert (tmp_path / "run.h5.journal").stat().st_size
+    assert take_snapshot(tmp_path / "run.h5") is not None
+    assert sequences(tmp_path / "run.h5") == [0, 1, 2]
+    gate.open()
+    files.close()
+
+
+def test_a_file_that_no_thread_can_close_is_left_to_the_next_opening(tmp_path, monkeypatch):
+    files = opened(tmp_path)
+    files.append(0, rows(0, 3))
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bag.closing.threading.Thread.start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            files.split(1)
+    files.close()
+    assert [sequences(path) for path in files.paths] == [[0, 1, 2], []]

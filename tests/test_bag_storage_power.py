@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from helpers import spawn_python
 from storage_kit import (
     Disk,
     channel_on,
     contents,
     frames_of,
+    header,
     lay_out,
     memory_directory,
     plain,
@@ -24,10 +26,12 @@ from storage_kit import (
     write_bag,
 )
 
+from bag.storage import layout as names
 from bag.storage.compressor import Compressor
 from bag.storage.disk import PAGE, RawFile
 from bag.storage.reader import BagReader
 from bag.storage.redo import SYNC
+from bag.storage.tree import table
 from bag.storage.writer import BagWriter
 
 NAME = "run.h5"
@@ -225,3 +229,44 @@ def test_a_commit_at_the_border_of_a_chunk_is_one(tmp_path):
             writer.commit(sync=True)
             with BagReader(tmp_path / NAME) as reader:
                 assert len(reader.topics["/imu"]) == count
+
+
+def test_a_bag_that_cannot_be_created_does_not_crash_the_process_at_its_end(tmp_path):
+    program = f"""
+import errno
+from bag.storage.disk import RawFile
+from bag.storage.writer import BagWriter
+
+class Failing(RawFile):
+    def sync(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+try:
+    BagWriter({str(tmp_path / NAME)!r}, opener=Failing)
+except OSError as error:
+    kept = error
+"""
+    with spawn_python(program) as process:
+        assert process.wait(30) == 0, process.stderr.read()
+
+
+def test_few_messages_are_stored_as_many_are(tmp_path, monkeypatch):
+    def write(few):
+        monkeypatch.setattr("bag.storage.batch.FEW", few)
+        path = tmp_path / f"few{few}.h5"
+        with BagWriter(path) as writer:
+            channel = writer.add_channel(channel_on("/t")).id
+            at = 0
+            for size in (1, 2, 31, 32, 33, 5):
+                # numbers at the ends of what they can be, gaps, a restart, two types, a frame of another kind
+                rows = [row_of("/t", message(k), k) for k in range(at, at + size)]
+                rows[-1] = row_of("/t", message(2**64 - 2 if size == 31 else at + size + 3), at)
+                rows[0][2][1] = header(7, fingerprint=9, publish=2**64 - 5) if size == 5 else rows[0][2][1]
+                writer.append(channel, rows)
+                at += size
+        with BagReader(path) as reader:
+            topic = reader.topics["/t"]
+            ledger = table(reader._h5, names.LEDGER, names.LEDGER_DTYPE)
+            return contents(path), topic.index(0, len(topic)).tolist(), topic.summary.tolist(), ledger.tolist()
+
+    assert write(0) == write(32) == write(1000)
