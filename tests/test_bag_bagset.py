@@ -13,7 +13,7 @@ from helpers import wait_until
 from talkers import gaps, ledger, sequences, summary
 
 import bag
-from bag import BagExistsError, LossyError, RecordOptions
+from bag import BagError, BagExistsError, LossyError, RecordOptions
 from bag.bagset import BagSet
 from bag.buffer import Skipped
 from bag.options import PlayOptions
@@ -491,6 +491,7 @@ def test_a_reader_may_come_while_a_commit_is_on_its_way_to_the_device(tmp_path):
 def test_a_file_that_no_thread_can_close_is_left_to_the_next_opening(tmp_path, monkeypatch):
     files = opened(tmp_path)
     files.append(0, rows(0, 3))
+    finished = files.writer
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
@@ -499,5 +500,7 @@ def test_a_file_that_no_thread_can_close_is_left_to_the_next_opening(tmp_path, m
         patch.setattr("bag.closing.threading.Thread.start", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
             files.split(1)
+    with pytest.raises(BagError, match="was closed"):
+        finished.commit()
     files.close()
     assert [sequences(path) for path in files.paths] == [[0, 1, 2], []]

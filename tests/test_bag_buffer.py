@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import threading
+
+from helpers import wait_until
 
 from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, Skipped, cost_of
 
@@ -87,3 +90,15 @@ def test_after_the_end_nothing_is_kept_and_nothing_is_called_lost():
     buffer.skip(0, "paused", row(3))
     assert buffer.take(0) == ([], True)
     assert (buffer.statistics().messages, buffer.statistics().bytes, buffer.statistics().refused) == (0, 0, 0)
+
+
+def test_who_waits_for_messages_is_woken_by_the_first():
+    buffer = RecordBuffer(1 << 20)
+    taken = []
+    waiting = threading.Thread(target=lambda: taken.append(buffer.take(30)))
+    waiting.start()
+    wait_until(lambda: buffer._awaited)
+    buffer.put(received(0, [row(0)]))
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert len(taken[0][0]) == 1
