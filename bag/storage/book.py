@@ -25,11 +25,16 @@ GROWING = {
 }
 # tables that are written anew with every commit
 REWRITTEN = {layout.TOPICS: layout.TOPIC_DTYPE, layout.OPEN_CHUNKS: layout.CHECKSUM_DTYPE}
+# kinds of definitions that columns tell, and tables that they do not
+BUILT = ("column", "layout")
+TOLD = (layout.LEDGER, layout.CLOCK)
 UNITS = {layout.LEDGER: layout.LEDGER_UNITS, layout.CLOCK: layout.CLOCK_UNITS, layout.TOPICS: layout.TOPIC_UNITS}
 
 
 class Book:
     """Writes `/_bag`. Rows collect in memory and reach the file at `settle`.
+
+    Some are told by who appends (definitions, ledger, clock), some by the columns, as they take what was appended.
 
     Args:
         file: the commit file below HDF5.
@@ -42,6 +47,10 @@ class Book:
         self._group: Any = group
         self._rows: dict[str, list[Any]] = {layout.RUNS: [], layout.LEDGER: [], layout.CLOCK: []}
         self._definitions: list[bytes] = []
+        # of columns and layouts, which come when their topic has been defined
+        self._built: list[bytes] = []
+        # what `freeze` put aside for the next `settle`
+        self._frozen: dict[str, list[Any]] = {}
         if not resume:
             self._create_tables()
         self._rewritten: dict[str, h5py.Dataset] = {name: group[name] for name in REWRITTEN}
@@ -63,7 +72,8 @@ class Book:
 
     def define(self, kind: str, values: dict[str, Any]) -> None:
         """Append one definition: a JSON line `{kind: values}`."""
-        self._definitions.append(definition_line(kind, values))
+        lines = self._built if kind in BUILT else self._definitions
+        lines.append(definition_line(kind, values))
 
     def run(self, topic: int, channel: int, layout_number: int, first: int) -> None:
         """From message `first` of a topic on, messages are of this channel and layout."""
@@ -83,17 +93,28 @@ class Book:
     @property
     def dirty(self) -> bool:
         """Whether there is anything that `settle` would write."""
-        return bool(self._definitions or any(self._rows.values()))
+        return bool(self._definitions or self._built or any(self._rows.values()))
+
+    def freeze(self) -> None:
+        """Keep what is told from now on, but by columns, for the `settle` after the next."""
+        self._frozen = {layout.DEFINITIONS: self._definitions}
+        self._definitions = []
+        for name in TOLD:
+            self._frozen[name], self._rows[name] = self._rows[name], []
 
     def settle(self, summaries: NDArray[Any]) -> None:
         """Write all collected rows, then the checksums and, in place, the summaries."""
-        if self._definitions:
-            self._growing[layout.DEFINITIONS].append(b"".join(self._definitions))
-            self._definitions.clear()
-        for name, rows in self._rows.items():
+        if not self._frozen:
+            self.freeze()
+        frozen, self._frozen = self._frozen, {}
+        definitions = frozen.pop(layout.DEFINITIONS) + self._built
+        if definitions:
+            self._growing[layout.DEFINITIONS].append(b"".join(definitions))
+        frozen[layout.RUNS] = self._rows[layout.RUNS]
+        self._built, self._rows[layout.RUNS] = [], []
+        for name, rows in frozen.items():
             if rows:
                 self._growing[name].append(np.array(rows, GROWING[name]).tobytes())
-                rows.clear()
         for name, table in self._growing.items():
             if name == layout.CHECKSUMS:
                 table.append(self.checksums.take_full().tobytes())

@@ -107,6 +107,10 @@ class Column:
         self._to_file()
         self._grow(self.count)
 
+    def flush(self) -> None:
+        """Let HDF5 write what it keeps of the dataset in memory."""
+        self._dataset.flush()
+
     def resume(self, count: int) -> None:
         """Go on behind `count` rows that are already in the dataset."""
         self.count = self._extent = count

@@ -1,7 +1,8 @@
 """Writes the messages of one topic into its columns.
 
-The first messages are held for a moment (at most until a commit, or until they weigh too much), so that the choice
-between fixed and ragged, and the size of the chunks, rest on more than one message; the tail keeps them safe meanwhile.
+Small messages are held until the next commit, or until they are many: to give a hundred to the columns costs hardly
+more than to give one. The first messages are held in any case, so that the choice between fixed and ragged, and the
+size of the chunks, rest on more than one. The tail keeps them safe meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from bag.storage.journal import CommitFile
 from bag.storage.plan import MaybeSignature, Signatures
 from bag.storage.tail import Place
 
+# what is held at most: before a topic has columns, and later, when more would gain nothing
 HOLD_BYTES = 4 << 20
+HOLD_SMALL = names.LARGE_ROW
 # columns are sized for what comes in this time, if it goes on as it began
 EXPECTED_NS = 4_000_000_000
 # a burst tells nothing of a rate
@@ -33,6 +36,7 @@ COUNT = struct.Struct("<I")
 # of INDEX_DTYPE
 INDEX_ROW = struct.Struct("<qqqQQI")
 
+Held = tuple[Channel, Schema | None, Batch]
 # per part, per message: where its bytes already lie in the bag file
 Placed = dict[int, list[Place]]
 NOWHERE = Place([], 0)
@@ -58,19 +62,34 @@ class TopicWriter:
         self._last_metadata = b""
         self._metadata_place = (0, 0)
         self._signatures = Signatures()
-        self._held: list[tuple[Channel, Schema | None, Batch]] = []
+        self._held: list[Held] = []
         self._held_bytes = 0
         self._held_since = 0.0
+        # while a commit is under way: what it takes along of what was held
+        self._frozen: list[Held] | None = None
 
     @property
     def held_since(self) -> float | None:
-        """Since when (s, of time.monotonic) its first messages wait for their columns; None: nothing waits."""
-        return self._held_since if self._held else None
+        """Since when (s, of time.monotonic) its first messages wait for their columns; None: nothing waits for any."""
+        return self._held_since if self._held and self.columns.index is None else None
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Messages and bytes that the columns do not have yet."""
+        return sum(len(batch) for _channel, _schema, batch in self._held), self._held_bytes
 
     @property
     def dirty(self) -> bool:
         """Whether something waits for the next commit."""
         return bool(self._held) or any(column.dirty for column in self.columns.all)
+
+    def freeze(self) -> None:
+        """Let the next `settle` take what came so far and nothing more, until `thaw`."""
+        self._frozen, self._held, self._held_bytes = self._held, [], 0
+
+    def thaw(self) -> None:
+        """End what `freeze` began; what came meanwhile is held."""
+        self._frozen = None
 
     def append(self, channel: Channel, schema: Schema | None, batch: Batch) -> Placed:
         """Append a batch of a channel; `schema` is that of the batch's fingerprint, if known.
@@ -80,22 +99,29 @@ class TopicWriter:
         """
         nbytes = batch.nbytes
         self.account.add(channel.id, batch, nbytes)
-        if self.columns.index is not None:
+        begun, free = self.columns.index is not None, self._frozen is None
+        if begun and free and nbytes >= HOLD_SMALL:
+            self.release()
             return self._store(channel, schema, batch)
         if not self._held:
             self._held_since = time.monotonic()
         self._held.append((channel, schema, batch))
         self._held_bytes += nbytes
-        if self._held_bytes >= HOLD_BYTES:
+        if free and self._held_bytes >= (HOLD_SMALL if begun else HOLD_BYTES):
             self.release()
         return {}
 
     def settle(self) -> None:
-        """Bring everything appended so far to the file."""
+        """Bring everything appended so far (or until `freeze`) to the file."""
         self.release()
         for column in self.columns.all:
             if column.dirty:
                 column.settle()
+
+    def flush(self) -> None:
+        """Let HDF5 write what it keeps of the topic's datasets now, so that a commit need not wait for it."""
+        for column in self.columns.all:
+            column.flush()
 
     def resume(self, run: tuple[int, int] | None) -> None:
         """Go on behind the last messages of an earlier writer; `run` is the (channel, layout) of the last one."""
@@ -104,17 +130,24 @@ class TopicWriter:
             self._rows, self._run, self._metadata_place = index.count, run, (metadata.count, 0)
 
     def release(self) -> None:
-        """Give what is held to the columns, which are created for it."""
-        if not self._held:
+        """Give what is held to the columns; the first time they are created for it."""
+        if self._frozen is None:
+            held, self._held, self._held_bytes = self._held, [], 0
+        else:
+            held, self._frozen = self._frozen, []
+        if not held:
             return
-        messages = sum(len(batch) for _channel, _schema, batch in self._held)
-        took = int(self._held[-1][2].log_mono[-1]) - int(self._held[0][2].log_mono[0])
-        times = EXPECTED_NS / min(max(took, SHORTEST_NS), EXPECTED_NS) if messages > 1 else 1
-        self.columns.create_index(int(messages * times), int(self._held_bytes * times))
-        held, self._held = self._held, []
+        if self.columns.index is None:
+            self._begin([batch for _channel, _schema, batch in held])
         for (channel, schema), group in groupby(held, lambda item: item[:2]):
             for batch in concatenate([item[2] for item in group]):
                 self._store(channel, schema, batch)
+
+    def _begin(self, batches: Sequence[Batch]) -> None:
+        messages, nbytes = sum(map(len, batches)), sum(batch.nbytes for batch in batches)
+        took = int(batches[-1].log_mono[-1]) - int(batches[0].log_mono[0])
+        times = EXPECTED_NS / min(max(took, SHORTEST_NS), EXPECTED_NS) if messages > 1 else 1
+        self.columns.create_index(int(messages * times), int(nbytes * times))
 
     # --- from a batch to layouts
 
