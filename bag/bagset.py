@@ -23,6 +23,8 @@ from bag.storage.disk import FileOpener, RawFile
 from bag.storage.writer import BagWriter
 
 Counts = dict[str, int]
+# a commit of many topics is made for so long at once
+COMMIT_S = 0.005
 # the columns of new topics are created for so long at once; while many lack theirs, commits wait, but not for ever
 PREPARE_S = 0.015
 MANY_NEW = 8
@@ -136,32 +138,43 @@ class BagSet:
     def commit(self, wall_ns: int, mono_ns: int) -> None:
         """Make everything so far part of the file; now and then also bring it to the device, which nobody waits for.
 
+        A commit of many topics is only begun: `go_on` does the rest, as long as `committing`.
+
         Raises:
             LossyError: the disk is nearly full, or the file is no longer where it was.
         """
-        if not self._must_wait(mono_ns):
-            self._commit(wall_ns, mono_ns)
+        if not self.committing and not self._must_wait(mono_ns):
+            self._committed_ns = mono_ns
+            self.writer.note_clock(wall_ns, mono_ns)
+            self._commit_some(mono_ns)
         self._check_disk()
         self._closers.check()
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit has begun that is not through."""
+        return self._writer is not None and self._writer.committing
 
     # the tail keeps it meanwhile
     def _must_wait(self, mono_ns: int) -> bool:
         many = self.new_topics > MANY_NEW and mono_ns - self._committed_ns < NEW_TOPICS_NS
         return many or self.writer.syncing or not self._closers.committed
 
-    def _commit(self, wall_ns: int, mono_ns: int) -> None:
-        self._committed_ns = mono_ns
-        self.writer.note_clock(wall_ns, mono_ns)
-        self.writer.commit()
+    def _commit_some(self, mono_ns: int) -> None:
+        if not self.writer.commit_some(COMMIT_S):
+            return
         if mono_ns >= self._sync_due_ns:
             self._sync_due_ns = mono_ns + self._options.sync_interval_ns
             self.writer.sync_behind()
-        self._committed_size, self._bytes_here = self.writer.file.size, 0
-        self.committed = self.written
+        messages, self._bytes_here = self.writer.held
+        self._committed_size = self.writer.file.size
+        self.committed = self.written - messages
 
-    def prepare(self) -> None:
-        """Do a little of what the next commit would have to do for new topics."""
-        if self._writer is not None:
+    def go_on(self, mono_ns: int) -> None:
+        """Do a little of a commit that has begun, or of what the next one would have to do for new topics."""
+        if self.committing:
+            self._commit_some(mono_ns)
+        elif self._writer is not None:
             self.new_topics = self._writer.prepare(PREPARE_S)
 
     def split_when_due(self, mono_ns: int) -> None:

@@ -169,7 +169,8 @@ class Writing:
     def _write_until_enough(self) -> None:
         commit_due = self._mono() + self._options.flush_interval_ns
         while True:
-            items, closed = self._buffer.take(max(0.0, (commit_due - self._mono()) / 1e9))
+            wait_s = 0.0 if self.files.committing else max(0.0, (commit_due - self._mono()) / 1e9)
+            items, closed = self._buffer.take(wait_s)
             self._in_hand = sum(len(item.rows) for item in items if isinstance(item, Received))
             if self.files.compressor is not None:
                 self.files.compressor.pressed = self._buffer.statistics().bytes > self._options.max_cache_bytes // HURRY
@@ -180,7 +181,7 @@ class Writing:
                 return
             if self._demands and now >= self._demands_due_ns:
                 self._judge(now)
-            self.files.prepare()
+            self.files.go_on(now)
             if now >= commit_due:
                 commit_due = now + self._options.flush_interval_ns
                 self._commit(now)

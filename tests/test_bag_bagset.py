@@ -355,11 +355,11 @@ def test_the_columns_of_many_new_topics_are_created_a_few_at_a_time_and_nothing_
     for channel in range(len(topics)):
         files.append(channel, rows(0, 3))
     second = 1_000_000_000
-    files.prepare()
+    files.go_on(0)
     files.commit(0, second)
     assert (files.new_topics, files.committed) == (20, 0)
     monkeypatch.setattr("bag.bagset.PREPARE_S", 10.0)
-    files.prepare()
+    files.go_on(0)
     files.commit(0, 2 * second)
     assert (files.new_topics, files.committed) == (0, 60)
     for channel in range(len(topics)):
@@ -375,7 +375,7 @@ def test_commits_do_not_wait_for_ever_for_new_topics(tmp_path, monkeypatch):
     files = opened(tmp_path, topics)
     for channel in range(len(topics)):
         files.append(channel, rows(0, 3))
-    files.prepare()
+    files.go_on(0)
     files.commit(0, 6_000_000_000)
     assert (files.new_topics, files.committed) == (20, 60)
     files.close()

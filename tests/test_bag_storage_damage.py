@@ -197,8 +197,8 @@ def test_a_group_elsewhere_is_refused_also_when_the_bag_is_rolled_forward(dead, 
     # the end of the file moved: let the tail still fit
     tail = dead.with_name("dead.h5.tail")
     end = committed_end(RawFile(dead))
-    magic, commits, _end = HEAD.unpack_from(tail.read_bytes())
-    tail.write_bytes(HEAD.pack(magic, commits, end) + tail.read_bytes()[HEAD.size :])
+    magic, commits, _end, start = HEAD.unpack_from(tail.read_bytes())
+    tail.write_bytes(HEAD.pack(magic, commits, end, start) + tail.read_bytes()[HEAD.size :])
     with pytest.raises(IntegrityError, match=r"only a link|has no"):
         read_everything(dead)
     assert other.read_bytes() == before

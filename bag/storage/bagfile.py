@@ -47,12 +47,18 @@ class BagFile:
         self.book = book
         self.commits = 0
 
-    def commit(self, summaries: NDArray[np.void], *, sync: bool) -> None:
-        """Make everything written so far the state of the file, with these summaries (TOPIC_DTYPE) of the topics."""
+    def settle(self, summaries: NDArray[np.void]) -> None:
+        """Write what is left for the next commit, with these summaries (TOPIC_DTYPE) of the topics."""
         self.book.settle(summaries)
         self.commits += 1
         self.h5[names.BOOK].attrs.modify("commits", np.uint64(self.commits))
+
+    def flush(self) -> None:
+        """Let HDF5 write what it keeps in memory."""
         self.h5.flush()
+
+    def commit(self, *, sync: bool) -> None:
+        """Make everything written so far the state of the file, once it is flushed."""
         self.file.commit(sync=sync)
 
     def finish(self) -> None:
@@ -135,7 +141,9 @@ def _new_bag(data: RawFile, sidecars: Sidecars, texts: Mapping[str, str]) -> Bag
         group.attrs["commits"] = np.uint64(0)
         bag = BagFile(data, sidecars, file, h5, Book(file, group))
         # nobody can have this file before it is whole, and the journal may be that of the bag it replaces
-        bag.commit(np.zeros(0, names.TOPIC_DTYPE), sync=False)
+        bag.settle(np.zeros(0, names.TOPIC_DTYPE))
+        bag.flush()
+        bag.commit(sync=False)
         file.sync_alone()
     except BaseException:
         _drop(file, h5)

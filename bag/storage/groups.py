@@ -7,8 +7,9 @@ from itertools import count
 
 import h5py
 
+from bag.records import Channel, Schema
 from bag.storage.layout import BOOK, topic_path
-from bag.storage.tree import TOPIC_ATTRIBUTE, child
+from bag.storage.tree import TOPIC_ATTRIBUTE, child, describe
 
 
 def free_name(group: h5py.Group, name: str, *suffixes: str) -> str:
@@ -17,13 +18,27 @@ def free_name(group: h5py.Group, name: str, *suffixes: str) -> str:
     return next(free for free in names if all(free + suffix not in group for suffix in ("", *suffixes)))
 
 
-def topic_group(root: h5py.Group, topic: str) -> h5py.Group:
-    """Make the group of a topic; `/a` and `/a/data` both find a place, whatever fields `/a` has."""
-    *parents, last = topic_path(topic).strip("/").split("/")
+def topic_group(root: h5py.Group, channel: Channel, schema: Schema | None) -> h5py.Group:
+    """Make and describe the group of a channel's topic; `/a` and `/a/data` both find a place, whatever fields `/a` has.
+
+    `schema` is that of the channel's type, if known.
+    """
+    *parents, last = topic_path(channel.topic).strip("/").split("/")
     group = root
     for part in parents:
         group = _group_at(group, part)
-    return _group_at(group, last, unowned=True)
+    group = _group_at(group, last, unowned=True)
+    describe(
+        group,
+        topic=channel.topic,
+        type=channel.type_name,
+        fingerprint=f"0x{channel.fingerprint:016x}",
+        node=channel.node,
+        address=channel.address,
+    )
+    if schema is not None:
+        describe(group, fields=", ".join(f"{item.name}: {item.annotation}" for item in schema.fields))
+    return group
 
 
 # a group made only as the parent of a longer topic may become the shorter topic's own

@@ -25,7 +25,7 @@ import numpy as np
 
 from bag.errors import IntegrityError
 from bag.storage.disk import PAGE, Buffer, RawFile
-from bag.storage.redo import COMMIT, SYNC, Sync, encode, write_pages
+from bag.storage.redo import COMMIT, Sync, encode, write_pages
 from bag.storage.superblock import end_of_file
 from bag.storage.undo import Undo
 
@@ -246,16 +246,11 @@ class CommitFile:
 
     def _begin_sync(self) -> Sync:
         numbers = sorted(number for number in self._unsynced if number * PAGE < self.committed)
-        pages: list[tuple[int, Buffer]] = [
-            (number, self._kept.get(number) or self.data.read_at(number * PAGE, PAGE).ljust(PAGE, b"\0"))
-            for number in numbers
-        ]
-        blob = encode(SYNC, *self._ends, pages) if pages else b""
         # what is not committed yet belongs to the next one
         self._unsynced = {number for number in self._unsynced if (number + 1) * PAGE > self.committed}
         self._unsynced.update(self._pages)
-        self._ends = (self.committed, self.committed)
-        return Sync(self.data, self.journal, blob)
+        ends, self._ends = self._ends, (self.committed, self.committed)
+        return Sync(self.data, self.journal, ends, numbers)
 
     def check(self) -> None:
         """Raise the error that HDF5 was spared."""

@@ -45,11 +45,12 @@ class Sync:
     Args:
         data: the bag file.
         journal: its journal, empty.
-        blob: what stands in it meanwhile; nothing when no pages changed.
+        ends: the least and the greatest committed end since the last time, in bytes.
+        pages: numbers of the pages that changed since, in order; they stand in the journal meanwhile.
     """
 
-    def __init__(self, data: RawFile, journal: RawFile, blob: bytes) -> None:
-        self._data, self._journal, self._blob = data, journal, blob
+    def __init__(self, data: RawFile, journal: RawFile, ends: tuple[int, int], pages: Sequence[int]) -> None:
+        self._data, self._journal, self._ends, self._pages = data, journal, ends, pages
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -80,11 +81,12 @@ class Sync:
         Raises:
             OSError: the disk failed.
         """
-        if self._blob:
-            self._journal.write_at(0, self._blob)
+        if self._pages:
+            # what is written to them meanwhile are rows that nothing committed refers to
+            self._journal.write_at(0, encode(SYNC, *self._ends, _read_pages(self._data, self._pages)))
             self._journal.sync()
         self._data.sync()
-        if self._blob:
+        if self._pages:
             self._journal.truncate(0)
             # a journal that came back after a power cut would undo later commits
             self._journal.sync()
@@ -159,7 +161,16 @@ def _complete_pages(blob: bytes) -> list[tuple[int, Buffer]]:
     return pages if all(number * PAGE < max(before, after) for number, _page in pages) else []
 
 
-# neighbours in one call
+# neighbours in one call, here and below
+def _read_pages(data: RawFile, numbers: Sequence[int]) -> list[tuple[int, Buffer]]:
+    pages: list[tuple[int, Buffer]] = []
+    for _place, group in groupby(enumerate(numbers), lambda item: item[1] - item[0]):
+        run = [number for _at, number in group]
+        content = data.read_at(run[0] * PAGE, len(run) * PAGE).ljust(len(run) * PAGE, b"\0")
+        pages.extend((number, content[at * PAGE : (at + 1) * PAGE]) for at, number in enumerate(run))
+    return pages
+
+
 def write_pages(data: RawFile, pages: Pages) -> None:
     """Put pages in their places."""
     for _place, group in groupby(enumerate(pages), lambda item: item[1][0] - item[0]):

@@ -1,7 +1,8 @@
 """The tail: a sidecar that holds what arrived since the last commit, so that a killed recorder loses nothing.
 
 It is a log of what the writer was told: definitions, batches, notes. A commit makes all of it obsolete and starts a new
-tail for the next one; a tail that does not fit the last commit of the bag is stale. Every record has a CRC; reading
+tail for the next one; a tail that does not fit the last commit of the bag is stale. Where a commit is made a little at
+a time, a record says where it began: what comes later is not part of it, and remains. Every record has a CRC; reading
 stops at the first that is torn. Large frames are not repeated here: they already lie in the bag file beyond its
 committed end, and the record only says where.
 """
@@ -19,16 +20,16 @@ import numpy as np
 from bag.storage.batch import Batch, Row, int64_bytes
 from bag.storage.disk import RawFile, crc32
 
-MAGIC = b"CXTAIL01"
-# magic, commits of the bag so far, its committed end
-HEAD = struct.Struct("<8sQQ")
+MAGIC = b"CXTAIL02"
+# magic, commits of the bag so far, its committed end, where the first record is
+HEAD = struct.Struct("<8sQQQ")
 # crc of the rest of the head and the payload; size of the payload, reach, kind
 RECORD_CRC = struct.Struct("<I")
 RECORD = struct.Struct("<QQB")
 RECORD_SIZE = RECORD_CRC.size + RECORD.size
 # channel, messages, parts
 BATCH = struct.Struct("<III")
-NOTE, BATCH_KIND = 1, 2
+NOTE, BATCH_KIND, TURN = 1, 2, 3
 # pieces of this much together are rather copied than handled one by one
 SMALL_RECORD = 16 << 10
 # how the same part of every message of a batch is written
@@ -75,14 +76,38 @@ class Tail:
     def __init__(self, file: RawFile | None, commits: int, end: int) -> None:
         self._file = file
         self._at = 0
+        # where what a commit under way does not hold begins; 0: none is
+        self._turned = 0
         self.restart(commits, end)
 
+    def turn(self) -> None:
+        """A commit begins; the `restart` after it keeps what is logged from now on."""
+        self._append(TURN, [])
+        self._turned = self._at
+
     def restart(self, commits: int, end: int) -> None:
-        """Drop everything: this commit holds it."""
-        self._head = HEAD.pack(MAGIC, commits, end)
+        """Drop what this commit holds."""
+        turned, self._turned = self._turned, 0
+        if turned and self._at > turned:
+            self._keep(commits, end, turned)
+            return
+        self._head = HEAD.pack(MAGIC, commits, end, HEAD.size)
         if self._file is not None and (self._at or self._file.size()):
             self._file.truncate(0)
         self._at = 0
+
+    # at every moment the tail can be read, though a long write may be cut short
+    def _keep(self, commits: int, end: int, start: int) -> None:
+        assert self._file is not None
+        self._file.write_at(0, HEAD.pack(MAGIC, commits, end, start))
+        kept = self._file.read_at(start, self._at - start)
+        if HEAD.size + len(kept) + RECORD_SIZE > start:
+            return
+        # zeros are no record: until the file is cut, what once stood behind them is not read
+        self._file.write_at(HEAD.size, kept + bytes(RECORD_SIZE))
+        self._file.write_at(0, HEAD.pack(MAGIC, commits, end, HEAD.size))
+        self._at = HEAD.size + len(kept)
+        self._file.truncate(self._at)
 
     def note(self, note: dict[str, Any]) -> None:
         """Log anything that is not a batch, as JSON."""
@@ -135,9 +160,25 @@ def _references(places: References) -> list[bytes]:
 
 def read_tail(file: RawFile, commits: int, end: int) -> Iterator[Record]:
     """Yield every whole record of a tail that continues the commit with this number and committed end."""
-    if file.read_at(0, HEAD.size) != HEAD.pack(MAGIC, commits, end):
+    head = file.read_at(0, HEAD.size)
+    if len(head) < HEAD.size:
         return
-    at, stop = HEAD.size, file.size()
+    magic, before, before_end, start = HEAD.unpack(head)
+    if magic != MAGIC:
+        return
+    if (before, before_end) == (commits, end):
+        yield from (record for record in _records(file, start) if record.kind != TURN)
+    elif before + 1 == commits:
+        # the commit was made, but not yet told here
+        records = iter(_records(file, start))
+        for record in records:
+            if record.kind == TURN:
+                yield from records
+                return
+
+
+def _records(file: RawFile, at: int) -> Iterator[Record]:
+    stop = file.size()
     while at + RECORD_SIZE <= stop:
         head = file.read_at(at, RECORD_SIZE)
         size, reach, kind = RECORD.unpack_from(head, RECORD_CRC.size)

@@ -20,8 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from bag.errors import BagError, UsageError
 from bag.records import Channel, Schema
 from bag.storage import layout as names
@@ -29,6 +27,7 @@ from bag.storage.account import REMARKS, Account
 from bag.storage.bagfile import Unfinished, checked_texts, create_bag, resume_bag
 from bag.storage.batch import Row, batches
 from bag.storage.columns import TopicColumns
+from bag.storage.commits import Commits
 from bag.storage.compressor import Compressor
 from bag.storage.definitions import Definitions, channel_values, schema_values
 from bag.storage.disk import FileOpener, RawFile
@@ -98,15 +97,17 @@ class BagWriter:
         self._queue = ChunkQueue(compressor) if compressor is not None else None
         if self._queue is not None:
             describe(self.h5, compression=self._queue.filter[0])
+        self._commits = Commits(self._bag, self._tail, self._topics, self._queue)
 
     def adopt(
         self, definitions: Definitions, commits: int, topics: Mapping[str, TopicWriter], numbers: Iterator[int]
     ) -> None:
         """Take over what `resume` restored of an earlier writer."""
-        self._bag.commits = commits
+        # the next one is none that the earlier writer may have begun, and that its tail goes on from
+        self._bag.commits = commits + 1
         self._channels = list(definitions.channels)
         self._schemas = dict(definitions.schemas)
-        self._topics = dict(topics)
+        self._topics.update(topics)
         self._of_channel = [self._topics[channel.topic] for channel in self._channels]
         self._numbers = numbers
 
@@ -123,6 +124,8 @@ class BagWriter:
         except UnicodeEncodeError as error:
             raise UsageError(f"topic {channel.topic!r} is not text that can be sent ({error.reason})") from error
         with self._writing():
+            # a topic that is created now would be in this commit, but not its definition
+            self._commits.finish()
             known = Channel(
                 len(self._channels),
                 channel.topic,
@@ -157,6 +160,7 @@ class BagWriter:
                 else:
                     placed = topic.append(known, self._schemas.get(batch.fingerprint), batch)
                     self._tail.batch(channel, batch, placed)
+                    self._commits.appended(batch)
             if self._queue is not None:
                 self._queue.collect()
 
@@ -219,11 +223,30 @@ class BagWriter:
     def commit(self, *, sync: bool = False) -> None:
         """Make everything appended so far part of the file, atomically; with `sync` also against a power cut."""
         with self._writing():
-            if self.book.dirty or self.book.checksums.dirty or any(topic.dirty for topic in self._topics.values()):
-                self._commit(sync=sync)
-                self._tail.restart(self._bag.commits, self.file.committed)
+            self._commits.finish()
+            if self._commits.dirty:
+                self._commits.make(sync=sync)
             elif sync:
                 self.file.commit(sync=True)
+
+    def commit_some(self, seconds: float) -> bool:
+        """Do a part of a commit, for about so long; True when it is through.
+
+        What is appended between the parts belongs to the next commit, and is kept by the tail.
+        """
+        with self._writing():
+            return not (self.committing or self._commits.dirty) or self._commits.make_some(seconds)
+
+    @property
+    def committing(self) -> bool:
+        """Whether `commit_some` has begun a commit that is not through."""
+        return self._commits.underway
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Messages and bytes that were appended and that no commit has taken along yet, after one that is through."""
+        held = [topic.held for topic in self._topics.values()]
+        return sum(messages for messages, _nbytes in held), sum(nbytes for _messages, nbytes in held)
 
     def prepare(self, seconds: float) -> int:
         """Create columns of new topics, for about so long; returns how many topics still wait for theirs.
@@ -231,7 +254,7 @@ class BagWriter:
         A commit does so for all that are left, and takes long when many topics are new.
         """
         with self._writing():
-            return self._new_topics.release(seconds)
+            return self._new_topics.release(0 if self.committing else seconds)
 
     def sync_behind(self) -> None:
         """Bring the last commit to the device in another thread; a commit before it is there waits for it."""
@@ -248,9 +271,10 @@ class BagWriter:
         if self._closed:
             return
         with self._writing():
+            self._commits.finish()
             if complete:
                 self.h5.attrs["closed"] = True
-            self._commit(sync=True)
+            self._commits.make(sync=True)
             self._forget_topics()
             self._bag.finish()
             self._closed = True
@@ -308,29 +332,8 @@ class BagWriter:
         self._of_channel[channel].account.note(channel, kind, sequences, number, log_time_ns)
         self._tail.note({"note": [channel, kind, list(sequences), number, log_time_ns]})
 
-    def _commit(self, *, sync: bool) -> None:
-        # first what is created: so HDF5's own pages lie together, and a commit changes them with few writes
-        for topic in self._topics.values():
-            topic.release()
-        for topic in self._topics.values():
-            topic.settle()
-        summaries = np.array([topic.account.summary() for topic in self._topics.values()], names.TOPIC_DTYPE)
-        if self._queue is not None:
-            self._queue.drain()
-        self._bag.commit(summaries, sync=sync)
-
     def _create_topic(self, channel: Channel, schema: Schema | None) -> TopicWriter:
-        group = topic_group(self.h5, channel.topic)
-        describe(
-            group,
-            topic=channel.topic,
-            type=channel.type_name,
-            fingerprint=f"0x{channel.fingerprint:016x}",
-            node=channel.node,
-            address=channel.address,
-        )
-        if schema is not None:
-            describe(group, fields=", ".join(f"{item.name}: {item.annotation}" for item in schema.fields))
+        group = topic_group(self.h5, channel, schema)
         number = len(self._topics)
         self.book.define("topic", {"id": number, "name": channel.topic, "path": group.name})
         columns = TopicColumns(self.file, group, self.book, number, self._numbers.__next__, self._queue)
