@@ -19,6 +19,7 @@ from bag.buffer import Skipped
 from bag.options import PlayOptions
 from bag.programme import Programme
 from bag.records import Channel
+from bag.storage.commits import MANY_TOPICS
 from bag.storage.disk import RawFile
 from bag.storage.reader import BagReader
 from bag.storage.snapshot import take_snapshot
@@ -504,3 +505,44 @@ def test_a_file_that_no_thread_can_close_is_left_to_the_next_opening(tmp_path, m
         finished.commit()
     files.close()
     assert [sequences(path) for path in files.paths] == [[0, 1, 2], []]
+
+
+def test_a_commit_of_many_topics_goes_on_while_messages_arrive_and_counts_only_what_it_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.bagset.COMMIT_S", 0.0)
+    topics = [f"/t{number}" for number in range(MANY_TOPICS)]
+    files = opened(tmp_path, topics)
+    for channel in range(len(topics)):
+        files.append(channel, rows(0, 3))
+    files.commit(0, 6_000_000_000)
+    turns = 0
+    while files.committing:
+        assert files.committed == 0
+        # nor is another one begun
+        files.commit(0, 7_000_000_000 + turns)
+        files.append(0, [row(3 + turns)])
+        turns += 1
+        files.go_on(turns)
+    assert turns > len(topics)
+    assert (files.committed, files.written) == (3 * len(topics), 3 * len(topics) + turns)
+    assert files.counts("/t0")["messages"] == 3 + turns
+    files.close()
+    assert files.committed == files.written
+    assert sequences(tmp_path / "run.h5", "/t0") == list(range(3 + turns))
+    assert sequences(tmp_path / "run.h5", topics[-1]) == [0, 1, 2]
+
+
+def test_a_split_while_a_commit_is_under_way_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.bagset.COMMIT_S", 0.0)
+    topics = [f"/t{number}" for number in range(MANY_TOPICS)]
+    files = opened(tmp_path, topics, max_bag_bytes=1 << 30)
+    for channel in range(len(topics)):
+        files.append(channel, rows(0, 2))
+    files.commit(0, 6_000_000_000)
+    files.append(0, rows(2, 4))
+    assert files.committing
+    files.split(7_000_000_000)
+    assert not files.committing
+    files.append(0, rows(4, 6))
+    files.close()
+    assert [sequences(path, "/t0") for path in files.paths] == [[0, 1, 2, 3], [4, 5]]
+    assert all(gaps(path, "/t0") == [] for path in files.paths)

@@ -21,7 +21,7 @@ from bag.storage.redo import COMMIT as JOURNAL_MAGIC
 from bag.storage.redo import HEAD as JOURNAL_HEAD
 from bag.storage.redo import apply_journal
 from bag.storage.superblock import committed_end
-from bag.storage.tail import HEAD, MAGIC, RECORD, RECORD_CRC, Tail, decode_batch, read_tail
+from bag.storage.tail import FIRST, HEAD, HEAD_SIZE, RECORD, RECORD_CRC, Tail, decode_batch, make_head, read_tail
 from bag.storage.writer import BagWriter
 
 
@@ -197,8 +197,8 @@ def test_a_group_elsewhere_is_refused_also_when_the_bag_is_rolled_forward(dead, 
     # the end of the file moved: let the tail still fit
     tail = dead.with_name("dead.h5.tail")
     end = committed_end(RawFile(dead))
-    magic, commits, _end, start = HEAD.unpack_from(tail.read_bytes())
-    tail.write_bytes(HEAD.pack(magic, commits, end, start) + tail.read_bytes()[HEAD.size :])
+    _magic, commits, _end, start = HEAD.unpack_from(tail.read_bytes())
+    tail.write_bytes(make_head(commits, end, start) + tail.read_bytes()[HEAD_SIZE:])
     with pytest.raises(IntegrityError, match=r"only a link|has no"):
         read_everything(dead)
     assert other.read_bytes() == before
@@ -336,7 +336,7 @@ def test_a_tail_is_read_up_to_the_first_torn_record(tmp_path):
 def test_a_flipped_bit_in_the_tail_ends_it(dead, at):
     tail = dead.with_name("dead.h5.tail")
     content = bytearray(tail.read_bytes())
-    content[HEAD.size + at] ^= 4
+    content[FIRST + at] ^= 4
     tail.write_bytes(content)
     assert contents(dead) == {"/a": TOPICS["/a"][:5]}
 
@@ -404,7 +404,7 @@ def test_a_journal_that_is_garbage_is_ignored(tmp_path_factory, content):
 def test_stray_sidecars_of_a_closed_bag_are_cleared_away(bag):
     before = bag.read_bytes()
     bag.with_name("run.h5.journal").write_bytes(b"torn")
-    bag.with_name("run.h5.tail").write_bytes(MAGIC + bytes(40))
+    bag.with_name("run.h5.tail").write_bytes(make_head(0, 0, 0) + bytes(40))
     assert contents(bag) == TOPICS
     assert bag.read_bytes() == before
     assert [path.name for path in bag.parent.iterdir()] == ["run.h5"]

@@ -26,6 +26,7 @@ from storage_kit import (
     write_bag,
 )
 
+from bag.storage import commits
 from bag.storage import layout as names
 from bag.storage.compressor import Compressor
 from bag.storage.disk import PAGE, RawFile
@@ -41,6 +42,11 @@ TOPICS = ("/imu", "/camera")
 @pytest.fixture
 def tmp_path():
     yield from memory_directory()
+
+
+@pytest.fixture(autouse=True)
+def few_topics_are_many(monkeypatch):
+    monkeypatch.setattr(commits, "MANY_TOPICS", 2)
 
 
 class PowerDisk(Disk):
@@ -118,13 +124,16 @@ def record(directory, compressor):
     sent = {topic: [] for topic in TOPICS}
     synced = [(len(disk.operations), dict.fromkeys(TOPICS, 0))]
     for step in range(8):
-        for _commit in range(3):
+        for number in range(3):
             for topic, make, count in (("/imu", message, 40), ("/camera", image, 13)):
                 frames = [make(len(sent[topic]) + k) for k in range(count)]
                 sent[topic] += frames
                 writer.append(channels[topic], [row_of(topic, one, len(sent[topic])) for one in frames])
-            writer.commit()
-        counts = {topic: len(messages) for topic, messages in sent.items()}
+            counts = {topic: len(messages) for topic, messages in sent.items()}
+            # now and then a little at a time, while more comes
+            while not (writer.commit_some(0) if number == 2 and step % 3 else (writer.commit() or True)):
+                writer.append(channels["/imu"], [row_of("/imu", message(len(sent["/imu"])), 1)])
+                sent["/imu"].append(message(len(sent["/imu"])))
         writer.sync_behind()
         if step % 2:
             # what comes meanwhile stands in the tail, and in chunks that are not full

@@ -3,11 +3,13 @@
 import gc
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from storage_kit import Disk, channel_on, frames_of, memory_directory, merged_frames, rows_of, stored
 
+from bag.storage import commits
 from bag.storage.reader import BagReader
 from bag.storage.writer import BagWriter
 
@@ -32,6 +34,11 @@ def image(k):
 
 def odd(k):
     return [*frames_of([np.zeros(k % 3)], k)[: 2 + k % 2], b"surplus"]
+
+
+@pytest.fixture(autouse=True)
+def few_topics_are_many(monkeypatch):
+    monkeypatch.setattr(commits, "MANY_TOPICS", 1)
 
 
 MAKERS = (words, imu, cloud, image, odd)
@@ -95,6 +102,12 @@ class Recording(RuleBasedStateMachine):
     @rule(sync=st.booleans())
     def commit(self, sync):
         self.writer.commit(sync=sync)
+
+    @precondition(lambda self: self.alive)
+    @rule(parts=st.integers(1, 12))
+    def commit_some(self, parts):
+        for _ in range(parts):
+            self.writer.commit_some(0)
 
     @precondition(lambda self: self.alive)
     @rule()

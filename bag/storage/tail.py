@@ -21,8 +21,11 @@ from bag.storage.batch import Batch, Row, int64_bytes
 from bag.storage.disk import RawFile, crc32
 
 MAGIC = b"CXTAIL02"
-# magic, commits of the bag so far, its committed end, where the first record is
+# magic, commits of the bag so far, its committed end, where the first record is; the CRC of these
 HEAD = struct.Struct("<8sQQQ")
+HEAD_SIZE = HEAD.size + 4
+# there is room for two, so that one is whole while the other is written
+FIRST = 2 * HEAD_SIZE
 # crc of the rest of the head and the payload; size of the payload, reach, kind
 RECORD_CRC = struct.Struct("<I")
 RECORD = struct.Struct("<QQB")
@@ -78,6 +81,8 @@ class Tail:
         self._at = 0
         # where what a commit under way does not hold begins; 0: none is
         self._turned = 0
+        # which of the two heads is the last
+        self._place = 0
         self.restart(commits, end)
 
     def turn(self) -> None:
@@ -91,23 +96,28 @@ class Tail:
         if turned and self._at > turned:
             self._keep(commits, end, turned)
             return
-        self._head = HEAD.pack(MAGIC, commits, end, HEAD.size)
+        self._head, self._place = make_head(commits, end, FIRST).ljust(FIRST, b"\0"), 0
         if self._file is not None and (self._at or self._file.size()):
             self._file.truncate(0)
         self._at = 0
 
-    # at every moment the tail can be read, though a long write may be cut short
+    # at every moment the tail can be read, though any write may be cut short
     def _keep(self, commits: int, end: int, start: int) -> None:
         assert self._file is not None
-        self._file.write_at(0, HEAD.pack(MAGIC, commits, end, start))
+        self._write_head(commits, end, start)
         kept = self._file.read_at(start, self._at - start)
-        if HEAD.size + len(kept) + RECORD_SIZE > start:
+        if FIRST + len(kept) + RECORD_SIZE > start:
             return
         # zeros are no record: until the file is cut, what once stood behind them is not read
-        self._file.write_at(HEAD.size, kept + bytes(RECORD_SIZE))
-        self._file.write_at(0, HEAD.pack(MAGIC, commits, end, HEAD.size))
-        self._at = HEAD.size + len(kept)
+        self._file.write_at(FIRST, kept + bytes(RECORD_SIZE))
+        self._write_head(commits, end, FIRST)
+        self._at = FIRST + len(kept)
         self._file.truncate(self._at)
+
+    def _write_head(self, commits: int, end: int, start: int) -> None:
+        assert self._file is not None
+        self._place = 1 - self._place
+        self._file.write_at(self._place * HEAD_SIZE, make_head(commits, end, start))
 
     def note(self, note: dict[str, Any]) -> None:
         """Log anything that is not a batch, as JSON."""
@@ -160,21 +170,33 @@ def _references(places: References) -> list[bytes]:
 
 def read_tail(file: RawFile, commits: int, end: int) -> Iterator[Record]:
     """Yield every whole record of a tail that continues the commit with this number and committed end."""
-    head = file.read_at(0, HEAD.size)
-    if len(head) < HEAD.size:
-        return
-    magic, before, before_end, start = HEAD.unpack(head)
-    if magic != MAGIC:
-        return
-    if (before, before_end) == (commits, end):
-        yield from (record for record in _records(file, start) if record.kind != TURN)
-    elif before + 1 == commits:
-        # the commit was made, but not yet told here
-        records = iter(_records(file, start))
+    heads = list(_heads(file))
+    # of two for the same commit, the records were brought to the front after the first
+    now = min((start for before, before_end, start in heads if (before, before_end) == (commits, end)), default=0)
+    earlier = min((start for before, _end, start in heads if before + 1 == commits), default=0)
+    if now:
+        yield from (record for record in _records(file, now) if record.kind != TURN)
+    elif earlier:
+        # the commit was made, but that was not yet told here
+        records = _records(file, earlier)
         for record in records:
             if record.kind == TURN:
                 yield from records
-                return
+
+
+def make_head(commits: int, end: int, start: int) -> bytes:
+    """What stands at the beginning of a tail."""
+    head = HEAD.pack(MAGIC, commits, end, start)
+    return head + RECORD_CRC.pack(crc32(head))
+
+
+def _heads(file: RawFile) -> Iterator[tuple[int, int, int]]:
+    for place in range(2):
+        head = file.read_at(place * HEAD_SIZE, HEAD_SIZE)
+        if len(head) == HEAD_SIZE and head[HEAD.size :] == RECORD_CRC.pack(crc32(head[: HEAD.size])):
+            magic, *told = HEAD.unpack_from(head)
+            if magic == MAGIC:
+                yield told[0], told[1], told[2]
 
 
 def _records(file: RawFile, at: int) -> Iterator[Record]:
