@@ -19,7 +19,7 @@ from bag.records import Channel, Compression, Schema
 from bag.storage.account import Account
 from bag.storage.batch import HEADER_SIZE, Row
 from bag.storage.compressor import Compressor
-from bag.storage.disk import FileOpener, RawFile
+from bag.storage.disk import FileOpener, RawFile, free_bytes, writeback_begins
 from bag.storage.writer import BagWriter
 
 Counts = dict[str, int]
@@ -68,7 +68,9 @@ class BagSet:
         # of the current file: its size at the last commit, and the bytes of messages since
         self._committed_size = 0
         self._bytes_here = 0
-        self._sync_due_ns = 0
+        # when the last commit is brought to the device: then at the latest, or before the kernel begins by itself
+        self._sync_due_ns = self._synced_size = 0
+        self._sync_bytes = writeback_begins() // 2
         # when the last commit was, and how many topics the next one would have to create columns for
         self._committed_ns = 0
         self.new_topics = 0
@@ -163,8 +165,10 @@ class BagSet:
     def _commit_some(self, mono_ns: int) -> None:
         if not self.writer.commit_some(COMMIT_S):
             return
-        if mono_ns >= self._sync_due_ns:
+        unsynced = self.writer.file.size - self._synced_size
+        if mono_ns >= self._sync_due_ns or unsynced >= self._sync_bytes:
             self._sync_due_ns = mono_ns + self._options.sync_interval_ns
+            self._synced_size = self.writer.file.size
             self.writer.sync_behind()
         messages, self._bytes_here = self.writer.held
         self._committed_size = self.writer.file.size
@@ -282,6 +286,7 @@ class BagSet:
         self._writer, self._books = writer, (folded, accounts)
         self.paths.append(writer.path)
         self._opened_ns, self._sync_due_ns = mono_ns, mono_ns + self._options.sync_interval_ns
+        self._synced_size = 0
         self._committed_ns, self.new_topics = mono_ns, 0
         self._empty_at, self._committed_size, self._bytes_here = self.written, 0, 0
 
@@ -331,12 +336,6 @@ class BagSet:
             )
         if not self.writer.is_at_its_path():
             raise LossyError(f"{path} was deleted or replaced while it was being recorded; recording was stopped")
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes the disk of `path` has left for us."""
-    disk = os.statvfs(path.absolute().parent)
-    return disk.f_bavail * disk.f_frsize
 
 
 def _counts_of(account: Account) -> Counts:

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 
 from bag import schemas
-from bag.bagset import free_bytes
 from bag.buffer import RecordBuffer
 from bag.control import ControlServer
 from bag.errors import BagBusyError, BagError, UsageError
@@ -26,7 +25,7 @@ from bag.records import Channel
 from bag.roster import Roster
 from bag.sources import Source
 from bag.statistics import RecorderStatistics, TopicStatistics
-from bag.storage.disk import FileOpener, RawFile
+from bag.storage.disk import FileOpener, RawFile, free_bytes
 from bag.writing import Writing
 from cortex.discovery.client import DiscoveryClient
 from cortex.discovery.protocol import TopicInfo

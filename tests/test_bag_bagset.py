@@ -20,7 +20,7 @@ from bag.options import PlayOptions
 from bag.programme import Programme
 from bag.records import Channel
 from bag.storage.commits import MANY_TOPICS
-from bag.storage.disk import RawFile
+from bag.storage.disk import CAREFUL_BYTES, RawFile, writeback_begins
 from bag.storage.reader import BagReader
 from bag.storage.snapshot import take_snapshot
 
@@ -546,3 +546,46 @@ def test_a_split_while_a_commit_is_under_way_loses_nothing(tmp_path, monkeypatch
     files.close()
     assert [sequences(path, "/t0") for path in files.paths] == [[0, 1, 2, 3], [4, 5]]
     assert all(gaps(path, "/t0") == [] for path in files.paths)
+
+
+def test_much_is_brought_to_the_device_before_the_kernel_begins_to_write_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.bagset.writeback_begins", lambda: 2_000_000)
+    syncs = []
+
+    class Told(RawFile):
+        def sync(self):
+            syncs.append(self.path.name)
+            super().sync()
+
+    files = opened(tmp_path, opener=Told, sync_interval_ns=10**18)
+    written = []
+    for step in range(12):
+        files.append(0, [row(step, size=400_000)])
+        files.writer.file.finish_sync()
+        before = syncs.count("run.h5")
+        files.commit(0, step)
+        files.writer.file.finish_sync()
+        if syncs.count("run.h5") > before:
+            written.append(step)
+    # a commit is of 0.4 MB, half of what the kernel lets wait is 1 MB
+    assert 3 <= len(written) <= 6
+    files.close()
+
+
+@pytest.mark.parametrize(
+    ("stated", "ratio", "meminfo", "expected"),
+    [
+        ("0", "10", "MemTotal: 9 kB\nMemAvailable:    1000 kB\n", 102_400),
+        ("5000", "10", "MemAvailable: 1000 kB\n", 5000),
+        ("0", "x", "MemAvailable: 1000 kB\n", CAREFUL_BYTES),
+        ("0", "10", "MemTotal: 1000 kB\n", CAREFUL_BYTES),
+        (None, None, None, CAREFUL_BYTES),
+    ],
+)
+def test_when_the_kernel_begins_to_write_is_asked_where_it_can_be(tmp_path, stated, ratio, meminfo, expected):
+    (tmp_path / "sys/vm").mkdir(parents=True)
+    told = {"sys/vm/dirty_background_bytes": stated, "sys/vm/dirty_background_ratio": ratio, "meminfo": meminfo}
+    for name, text in told.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    assert writeback_begins(tmp_path) == expected

@@ -29,6 +29,8 @@ Buffer = bytes | bytearray | memoryview
 
 # what is committed changes by pages of so many bytes
 PAGE = 512
+# what surely may wait on a computer that records
+CAREFUL_BYTES = 128 << 20
 # more pieces in one call are refused by the system (IOV_MAX)
 MAX_PIECES = 512
 
@@ -169,3 +171,25 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes the disk of `path` has left for us."""
+    disk = os.statvfs(path.absolute().parent)
+    return disk.f_bavail * disk.f_frsize
+
+
+def writeback_begins(proc: Path = Path("/proc")) -> int:
+    """Bytes that may wait to be written before the kernel begins to write them by itself, in an order of its own.
+
+    As the kernel's Documentation/admin-guide/sysctl/vm.rst says of dirty_background_bytes and dirty_background_ratio;
+    elsewhere a careful guess.
+    """
+    try:
+        stated = int((proc / "sys/vm/dirty_background_bytes").read_text())
+        ratio = int((proc / "sys/vm/dirty_background_ratio").read_text())
+        lines = (proc / "meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
+    except (OSError, ValueError, IndexError, StopIteration):
+        return CAREFUL_BYTES
+    return stated or available * ratio // 100
