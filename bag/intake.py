@@ -21,6 +21,8 @@ TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
 # when a socket has something again this soon, for each message it had, twice as many are taken at once
 SOON_NS = 50_000
+# so many one after another are no flood yet
+BURST = 16
 # Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
 LEAST_QUEUE = 1000
 # what ZeroMQ spends on a small message of four parts
@@ -153,11 +155,14 @@ class Intake:
         # ZeroMQ matches by prefix: /ab also comes for /a
         if source is not None:
             self._hand_on(source, [row], cost)
+        before, port.last_ns = port.last_ns, now
         # where little comes, to wait again costs less than to find nothing more
-        if now - port.last_ns < SOON_NS * port.took * ready:
-            self._drain(port, min(TURN_MESSAGES, 2 * port.took) - 1)
+        if now - before >= SOON_NS * port.took * ready and port.ahead is None:
+            port.took = 1
+        elif flags == WAITING and port.took < BURST and port.ahead is None:
+            port.took += 1
         else:
-            port.took, port.last_ns = 1, now
+            self._drain(port, min(TURN_MESSAGES, 2 * port.took) - 1)
         # after what came before: it is the old publisher's unless the new one's connection stands already
         if now - port.noticed_ns > MONITOR_NS:
             port.noticed_ns = now
@@ -172,16 +177,17 @@ class Intake:
         rows: list[Row] = []
         before = b""
         cost = total = 0
-        took, now = 1, port.last_ns
+        took = 1
         more = True
-        while took <= count and total <= TURN_BYTES:
+        # nobody would be told that a message is here whose beginning was taken already
+        while (took <= count and total <= TURN_BYTES) or port.ahead is not None:
             try:
                 topic, parts, size = receive(NOT_WAITING)
             except zmq.Again:
                 more = False
                 break
             took += 1
-            now = mono()
+            port.last_ns = now = mono()
             if topic != before:
                 if rows:
                     self._hand_on(sources[before], rows, cost)
@@ -192,7 +198,7 @@ class Intake:
             total += size
         if rows:
             self._hand_on(sources[before], rows, cost)
-        port.last_ns, port.took = now, took
+        port.took = took
         return more
 
     def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
@@ -245,8 +251,7 @@ class Intake:
             self.problems.append(f"{name} cannot be received: its address {source.address!r} is none ({error})")
             return
         source.connected = neighbour is not None and neighbour.connected
-        port.sources[source.topic] = source
-        port.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
+        port.subscribe(source)
 
     # it was about to be left, and is wanted again before its publisher has gone
     def _goes_on(self, source: Source) -> bool:
@@ -272,8 +277,7 @@ class Intake:
         port = self._ports.of(source)
         if port is not None:
             self._empty(port)
-            port.socket.setsockopt(zmq.UNSUBSCRIBE, source.topic)
-            del port.sources[source.topic]
+            port.unsubscribe(source)
             source.connected = False
             if not port.is_connected_to(source.address):
                 port.socket.disconnect(source.address)

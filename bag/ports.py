@@ -18,6 +18,8 @@ MAX_SOCKETS = 16
 MAX_TOPICS = 32
 # parts this large stay in ZeroMQ's memory, smaller ones are copied
 LARGE_PART = 32 << 10
+# a shorter one may well be how a header begins, with the fingerprint of the type
+SHORTEST_TOPIC = 4
 RECONNECT_MS = 5
 # as long does `receive` wait, and a wish with it, before the poller is asked, which the bell can wake
 WAIT_MS = 5
@@ -44,6 +46,10 @@ class Port:
     noticed_ns: int = 0
     last_ns: int = 0
     took: int = 1
+    # its topics; whether to look closely where a message ends; what was taken of the next one in looking for that
+    topics: tuple[bytes, ...] = ()
+    careful: bool = False
+    ahead: bytes | None = None
 
     def receive(self, flags: int) -> tuple[bytes, list[Any], int]:
         """The next message: its topic, all its parts, and what it costs in memory.
@@ -52,17 +58,69 @@ class Port:
             zmq.Again: there is none, even after WAIT_MS if `flags` is WAITING.
         """
         receive = self.socket.recv
-        frame = receive(flags, copy=False)
-        topic = frame.bytes
+        if self.ahead is not None:
+            topic, self.ahead = self.ahead, None
+            more = bool(self.socket.getsockopt(zmq.RCVMORE))
+        elif self.careful:
+            frame = receive(flags, copy=False)
+            topic, more = frame.bytes, frame.more
+        else:
+            topic = receive(flags)
+            return topic, *self._receive_rest(topic)
+        parts: list[Any] = [topic]
+        return topic, parts, MESSAGE_OVERHEAD + (self._receive_parts(parts) if more else 0)
+
+    # Frame.more tells whether a part follows, but a frame costs as much as four copies. Messages only begin with a
+    # topic we asked for; no header does, nor metadata: so these belong to what came before. Where one does after all, somebody
+    # sends fewer parts than others, and from then on every message of this port is looked at closely.
+    def _receive_rest(self, topic: bytes) -> tuple[list[Any], int]:
+        receive, topics = self.socket.recv, self.topics
         parts: list[Any] = [topic]
         size = MESSAGE_OVERHEAD
-        # Frame.more comes with the frame; asking the socket for RCVMORE costs as much as receiving a part
-        while frame.more:
+        try:
+            head = receive(NOT_WAITING)
+            if head.startswith(topics):
+                self.ahead = head
+            else:
+                parts.append(head)
+                frame = receive(NOT_WAITING, copy=False)
+                metadata = frame.bytes
+                if not metadata.startswith(topics):
+                    parts.append(metadata)
+                    size += len(head) + len(metadata)
+                    return parts, size + (self._receive_parts(parts) if frame.more else 0)
+                self.ahead = metadata
+        except zmq.Again:
+            pass
+        self.careful = True
+        return parts, size + sum(map(len, parts[1:]))
+
+    # the parts that are left of a message; returns their bytes
+    def _receive_parts(self, parts: list[Any]) -> int:
+        receive = self.socket.recv
+        size = 0
+        more = True
+        while more:
+            # asking the socket for RCVMORE costs as much as receiving a part
             frame = receive(NOT_WAITING, copy=False)
             length = len(frame)
             size += length
             parts.append(frame.bytes if length < LARGE_PART else frame.buffer)
-        return topic, parts, size
+            more = frame.more
+        return size
+
+    def subscribe(self, source: Source) -> None:
+        """Let messages of its topic in."""
+        self.sources[source.topic] = source
+        self.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
+        self.topics = tuple(self.sources)
+        self.careful = self.careful or len(source.topic) < SHORTEST_TOPIC
+
+    def unsubscribe(self, source: Source) -> None:
+        """Let none in any more."""
+        self.socket.setsockopt(zmq.UNSUBSCRIBE, source.topic)
+        del self.sources[source.topic]
+        self.topics = tuple(self.sources)
 
     def events(self) -> list[Event]:
         """Everything its monitor has to tell, in the order in which it happened."""

@@ -102,3 +102,20 @@ def test_who_waits_for_messages_is_woken_by_the_first():
     waiting.join(10)
     assert not waiting.is_alive()
     assert len(taken[0][0]) == 1
+
+
+def test_messages_of_a_channel_come_as_one_whatever_came_between_them_but_not_over_what_was_skipped():
+    buffer = RecordBuffer(1 << 20)
+    rows = [row(number) for number in range(5)]
+    for number, channel in enumerate((0, 1, 0)):
+        buffer.put(*received(channel, [rows[number]]))
+    buffer.skip(0, "paused", rows[3])
+    buffer.put(*received(0, [rows[4]]))
+    assert drain(buffer) == [
+        received(0, [rows[0], rows[2]]),
+        received(1, [rows[1]]),
+        Skipped(0, "paused", 3, 3, 5, 1),
+        received(0, [rows[4]]),
+    ]
+    buffer.put(*received(0, [rows[0]]))
+    assert drain(buffer) == [received(0, [rows[0]])]
