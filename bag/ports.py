@@ -71,8 +71,8 @@ class Port:
         return topic, parts, MESSAGE_OVERHEAD + (self._receive_parts(parts) if more else 0)
 
     # Frame.more tells whether a part follows, but a frame costs as much as four copies. Messages only begin with a
-    # topic we asked for; no header does, nor metadata: so these belong to what came before. Where one does after all, somebody
-    # sends fewer parts than others, and from then on every message of this port is looked at closely.
+    # topic we asked for; no header does, nor metadata: so these belong to what came before. Where one does after all,
+    # somebody sends fewer parts than others, and from then on every message of this port is looked at closely.
     def _receive_rest(self, topic: bytes) -> tuple[list[Any], int]:
         receive, topics = self.socket.recv, self.topics
         parts: list[Any] = [topic]

@@ -57,7 +57,8 @@ def taken(buffer: RecordBuffer) -> dict[int, list[list[bytes]]]:
 
 def turn_until(intake: Intake, condition: Callable[[], object]) -> None:
     def turned() -> object:
-        intake._turn(10)
+        while intake._turn(1):
+            pass
         return condition()
 
     wait_until(turned)
