@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,10 +86,23 @@ class RecordBuffer:
             if self._over:
                 return
             free = self._max_bytes - self._bytes - self._lent
-            if nbytes <= free:
-                self._add(channel, rows, nbytes)
-            else:
-                self._put_some(channel, rows, free)
+            refused: Sequence[Row] = ()
+            if nbytes > free:
+                rows, nbytes, refused = _fitting(rows, free)
+            # one list for a channel until something of it is skipped: the writer wants few of them
+            taken = self._open.get(channel)
+            if taken is not None:
+                taken.rows += rows
+                taken.nbytes += nbytes
+            elif rows:
+                self._runs.pop(channel, None)
+                self._open[channel] = taken = _Taken(channel, rows, nbytes)
+                self._items.append(taken)
+            self._bytes += nbytes
+            self._messages += len(rows)
+            for row in refused:
+                self._refused += 1
+                self.skip(channel, "lost_by_us", row)
             if self._awaited:
                 self._changed.notify()
 
@@ -110,34 +124,6 @@ class RecordBuffer:
                 self._open.pop(channel, None)
                 self._runs[channel] = len(self._items)
                 self._items.append(Skipped(channel, kind, sequence, sequence, row[0], 1))
-
-    def _put_some(self, channel: int, rows: list[Row], free: int) -> None:
-        taken: list[Row] = []
-        cost = 0
-        for row in rows:
-            size = cost_of(row)
-            if cost + size > free:
-                break
-            cost += size
-            taken.append(row)
-        if taken:
-            self._add(channel, taken, cost)
-        for row in rows[len(taken) :]:
-            self._refused += 1
-            self.skip(channel, "lost_by_us", row)
-
-    # one list for a channel until something of it is skipped: the writer wants few of them
-    def _add(self, channel: int, rows: list[Row], nbytes: int) -> None:
-        taken = self._open.get(channel)
-        if taken is None:
-            self._runs.pop(channel, None)
-            self._open[channel] = taken = _Taken(channel, rows, nbytes)
-            self._items.append(taken)
-        else:
-            taken.rows += rows
-            taken.nbytes += nbytes
-        self._bytes += nbytes
-        self._messages += len(rows)
 
     def take(self, timeout: float) -> tuple[list[Item], bool]:
         """Everything held, waiting up to `timeout` seconds for something; and whether nothing more will come.
@@ -187,6 +173,17 @@ class RecordBuffer:
 
 def _continues(run: Skipped, kind: str, sequence: int) -> bool:
     return run.kind == kind and (kind == "malformed" or sequence == run.last_sequence + 1)
+
+
+# as many of the first as fit, what they cost, and the others
+def _fitting(rows: list[Row], free: int) -> tuple[list[Row], int, list[Row]]:
+    cost = 0
+    for count, row in enumerate(rows):
+        size = cost_of(row)
+        if cost + size > free:
+            return rows[:count], cost, rows[count:]
+        cost += size
+    return rows, cost, []
 
 
 def cost_of(row: Row) -> int:

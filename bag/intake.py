@@ -109,7 +109,9 @@ class Intake:
         try:
             flows = False
             while not self._stopping:
-                flows = (flows and self._go_on()) or self._turn(POLL_MS)
+                if flows:
+                    self._flow()
+                flows = self._turn(POLL_MS)
             # what has already arrived, not what a flood goes on to bring
             deadline = time.monotonic() + DRAIN_S
             while self._turn(0) and time.monotonic() < deadline:
@@ -120,12 +122,13 @@ class Intake:
             self._buffer.close()
 
     # While messages flow and all come to one socket, its own `recv` waits for half of what a poller costs. No bell
-    # is heard there, so it waits only for a moment. True when messages came.
-    def _go_on(self) -> bool:
-        if not self._wishes.empty():
-            self._fulfil()
-        port = self._ports.only
-        return port is not None and self._take(port, WAITING, 1)
+    # is heard there, so it waits only for a moment, and whoever wishes something has it end.
+    def _flow(self) -> None:
+        ports, take, nobody_wishes = self._ports, self._take, self._wishes.empty
+        port = ports.only
+        if port is not None:
+            while take(port, WAITING, 1) and nobody_wishes() and ports.only is port and not self._stopping:
+                pass
 
     # one round over all sockets that have something; True when messages came
     def _turn(self, timeout_ms: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ class Port:
 
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
+    # of the socket, which takes long to look for it
+    recv: Callable[..., Any]
     sources: dict[bytes, Source] = field(default_factory=dict)
     # when its monitor was looked at, and when its last message came; how many came at once
     noticed_ns: int = 0
@@ -51,63 +53,62 @@ class Port:
     careful: bool = False
     ahead: bytes | None = None
 
+    # Frame.more tells whether a part follows, but a frame costs as much as four copies. Messages only begin with a
+    # topic we asked for; no header does, nor metadata: so these belong to what came before. Where one does after all,
+    # somebody sends fewer parts than others, and from then on every message of this port is looked at closely. It
+    # calls little, since it is called for every message, each time with cold caches.
     def receive(self, flags: int) -> tuple[bytes, list[Any], int]:
         """The next message: its topic, all its parts, and what it costs in memory.
 
         Raises:
             zmq.Again: there is none, even after WAIT_MS if `flags` is WAITING.
         """
-        receive = self.socket.recv
-        if self.ahead is not None:
-            topic, self.ahead = self.ahead, None
-            more = bool(self.socket.getsockopt(zmq.RCVMORE))
-        elif self.careful:
-            frame = receive(flags, copy=False)
-            topic, more = frame.bytes, frame.more
-        else:
-            topic = receive(flags)
-            return topic, *self._receive_rest(topic)
-        parts: list[Any] = [topic]
-        return topic, parts, MESSAGE_OVERHEAD + (self._receive_parts(parts) if more else 0)
-
-    # Frame.more tells whether a part follows, but a frame costs as much as four copies. Messages only begin with a
-    # topic we asked for; no header does, nor metadata: so these belong to what came before. Where one does after all,
-    # somebody sends fewer parts than others, and from then on every message of this port is looked at closely.
-    def _receive_rest(self, topic: bytes) -> tuple[list[Any], int]:
-        receive, topics = self.socket.recv, self.topics
-        parts: list[Any] = [topic]
-        size = MESSAGE_OVERHEAD
+        if self.careful:
+            return self._receive_carefully(flags)
+        receive, topics = self.recv, self.topics
+        topic = receive(flags)
+        parts = [topic]
         try:
             head = receive(NOT_WAITING)
             if head.startswith(topics):
                 self.ahead = head
             else:
                 parts.append(head)
-                frame = receive(NOT_WAITING, copy=False)
+                frame = receive(NOT_WAITING, False)
                 metadata = frame.bytes
                 if not metadata.startswith(topics):
                     parts.append(metadata)
-                    size += len(head) + len(metadata)
-                    return parts, size + (self._receive_parts(parts) if frame.more else 0)
+                    size = MESSAGE_OVERHEAD + len(head) + len(metadata)
+                    while frame.more:
+                        frame = receive(NOT_WAITING, False)
+                        length = len(frame)
+                        size += length
+                        parts.append(frame.bytes if length < LARGE_PART else frame.buffer)
+                    return topic, parts, size
                 self.ahead = metadata
         except zmq.Again:
             pass
         self.careful = True
-        return parts, size + sum(map(len, parts[1:]))
+        return topic, parts, MESSAGE_OVERHEAD + sum(map(len, parts[1:]))
 
-    # the parts that are left of a message; returns their bytes
-    def _receive_parts(self, parts: list[Any]) -> int:
-        receive = self.socket.recv
-        size = 0
-        more = True
+    def _receive_carefully(self, flags: int) -> tuple[bytes, list[Any], int]:
+        receive = self.recv
+        if self.ahead is not None:
+            topic, self.ahead = self.ahead, None
+            more = bool(self.socket.getsockopt(zmq.RCVMORE))
+        else:
+            frame = receive(flags, False)
+            topic, more = frame.bytes, frame.more
+        parts: list[Any] = [topic]
+        size = MESSAGE_OVERHEAD
         while more:
             # asking the socket for RCVMORE costs as much as receiving a part
-            frame = receive(NOT_WAITING, copy=False)
+            frame = receive(NOT_WAITING, False)
             length = len(frame)
             size += length
             parts.append(frame.bytes if length < LARGE_PART else frame.buffer)
             more = frame.more
-        return size
+        return topic, parts, size
 
     def subscribe(self, source: Source) -> None:
         """Let messages of its topic in."""
@@ -208,7 +209,7 @@ class Ports:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.set(zmq.RCVTIMEO, WAIT_MS)
-        port = Port(socket, socket.get_monitor_socket(WATCHED))
+        port = Port(socket, socket.get_monitor_socket(WATCHED), socket.recv)
         self._ports[socket] = port
         self.poller.register(socket, zmq.POLLIN)
         self._count()

@@ -252,27 +252,51 @@ def test_topics_of_one_address_keep_their_order_however_they_alternate(intake, b
 # --- who waits for what
 
 
+def flow_until(intake: Intake, condition: Callable[[], object]) -> None:
+    def flowed() -> object:
+        intake._flow()
+        return condition()
+
+    wait_until(flowed)
+
+
 def test_while_messages_flow_no_poller_is_asked(intake, buffer, cortex_dir):
     with Talker(cortex_dir, "/flow") as talker:
         joined(intake, talker)
-        intake._ports.poller.unregister(intake._ports.only.socket)
+        port = intake._ports.only
+        intake._ports.poller.unregister(port.socket)
         talker.send(3)
-        wait_until(lambda: intake._go_on() and buffer.statistics().messages >= 3)
-        assert not intake._go_on()
+        flow_until(intake, lambda: buffer.statistics().messages == 3)
         # with two sockets nobody waits at one of them
+        intake._ports.poller.register(port.socket)
         intake._join(Source(1, b"/flow", "ipc:///tmp/none"))
         talker.send(1)
-        assert not intake._go_on()
+        assert port.socket.poll(10_000)
+        intake._flow()
+        assert buffer.statistics().messages == 3
 
 
-def test_a_wish_is_fulfilled_while_messages_flow_though_no_bell_is_heard(intake, buffer, cortex_dir):
+def test_messages_flow_no_longer_when_somebody_wishes_something(intake, buffer, cortex_dir):
     with Talker(cortex_dir, "/flow") as talker, Talker(cortex_dir, "/wanted") as wanted:
         joined(intake, talker)
-        talker.send(1)
-        intake._wishes.put(("connect", Source(1, wanted.topic, wanted.info.address)))
-        wait_until(intake._go_on)
-        wanted.wait_subscribed().send(1)
-        wait_until(lambda: intake._go_on() and 1 in taken(buffer))
+        talker.send(100)
+        assert intake._ports.only.socket.poll(10_000)
+        intake.connect(Source(1, wanted.topic, wanted.info.address))
+        intake._flow()
+        assert buffer.statistics().messages == 1
+        turn_until(intake, lambda: buffer.statistics().messages == 100)
+        wanted.wait_subscribed()
+
+
+def test_messages_flow_no_longer_when_their_socket_has_gone(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/flow") as talker:
+        (source,) = joined(intake, talker)
+        intake._notice(intake._ports.only)
+        intake._begin_to_leave(source)
+        assert source.leaving
+        talker.send(3)
+    flow_until(intake, lambda: intake._ports.only is None)
+    assert buffer.statistics().messages == 3
 
 
 def test_a_wish_is_fulfilled_and_a_stop_is_noticed_in_the_midst_of_a_flood(buffer, cortex_dir):
