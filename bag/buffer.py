@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +49,15 @@ class BufferStatistics:
     refused: int
 
 
+@dataclass(slots=True)
+class _Taken:
+    """A `Received` that still grows."""
+
+    channel: int
+    rows: list[Row]
+    nbytes: int
+
+
 class RecordBuffer:
     """Holds what is received until it is written.
 
@@ -57,25 +67,42 @@ class RecordBuffer:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: list[Item] = []
+        self._items: list[Skipped | _Taken] = []
         # where in the items the latest run of a channel stands, as long as nothing else of the channel came after it
         self._runs: dict[int, int] = {}
+        # the same for messages that were taken
+        self._open: dict[int, _Taken] = {}
         self._bytes = self._messages = self._refused = 0
         # what was handed out and is being written still takes its memory
         self._lent = 0
         self._closed = self._over = self._awaited = False
-        self._changed = threading.Condition(threading.RLock())
+        # entered by itself, a lock costs a third of what a condition does
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
-    def put(self, item: Received) -> None:
-        """Take the messages that fit, refuse the rest; does not wait."""
-        with self._changed:
+    def put(self, channel: int, rows: list[Row], nbytes: int) -> None:
+        """Take the messages of a channel that fit, refuse the rest; `nbytes` is what they cost; does not wait."""
+        with self._lock:
             if self._over:
                 return
             free = self._max_bytes - self._bytes - self._lent
-            if item.nbytes <= free:
-                self._add(item)
-            else:
-                self._put_some(item, free)
+            refused: Sequence[Row] = ()
+            if nbytes > free:
+                rows, nbytes, refused = _fitting(rows, free)
+            # one list for a channel until something of it is skipped: the writer wants few of them
+            taken = self._open.get(channel)
+            if taken is not None:
+                taken.rows += rows
+                taken.nbytes += nbytes
+            elif rows:
+                self._runs.pop(channel, None)
+                self._open[channel] = taken = _Taken(channel, rows, nbytes)
+                self._items.append(taken)
+            self._bytes += nbytes
+            self._messages += len(rows)
+            for row in refused:
+                self._refused += 1
+                self.skip(channel, "lost_by_us", row)
             if self._awaited:
                 self._changed.notify()
 
@@ -86,7 +113,7 @@ class RecordBuffer:
             sequence = HEADER.unpack_from(head)[2]
         else:
             kind, sequence = "malformed", 0
-        with self._changed:
+        with self._lock:
             if self._over:
                 return
             at = self._runs.get(channel)
@@ -94,73 +121,69 @@ class RecordBuffer:
             if at is not None and isinstance(run, Skipped) and _continues(run, kind, sequence):
                 self._items[at] = run._replace(last_sequence=sequence, messages=run.messages + 1)
             else:
+                self._open.pop(channel, None)
                 self._runs[channel] = len(self._items)
                 self._items.append(Skipped(channel, kind, sequence, sequence, row[0], 1))
-
-    def _put_some(self, item: Received, free: int) -> None:
-        taken: list[Row] = []
-        cost = 0
-        for row in item.rows:
-            size = cost_of(row)
-            if cost + size > free:
-                break
-            cost += size
-            taken.append(row)
-        if taken:
-            self._add(Received(item.channel, taken, cost))
-        for row in item.rows[len(taken) :]:
-            self._refused += 1
-            self.skip(item.channel, "lost_by_us", row)
-
-    def _add(self, item: Received) -> None:
-        self._runs.pop(item.channel, None)
-        self._items.append(item)
-        self._bytes += item.nbytes
-        self._messages += len(item.rows)
 
     def take(self, timeout: float) -> tuple[list[Item], bool]:
         """Everything held, waiting up to `timeout` seconds for something; and whether nothing more will come.
 
+        Messages of a channel come as one, between two runs of it that were skipped; others may have come between them.
+
         What is handed out counts as held until the next call.
         """
-        with self._changed:
+        with self._lock:
             self._lent = 0
             if not self._items and not self._closed:
                 self._awaited = True
                 self._changed.wait(timeout)
                 self._awaited = False
-            items, self._items, self._runs = self._items, [], {}
+            items, self._items, self._runs, self._open = self._items, [], {}, {}
             self._lent, self._bytes, self._messages = self._bytes, 0, 0
-            return items, self._closed
+            closed = self._closed
+        return [
+            item if isinstance(item, Skipped) else Received(item.channel, item.rows, item.nbytes) for item in items
+        ], closed
 
     def wake(self) -> None:
         """Let a waiting `take` return at once."""
-        with self._changed:
+        with self._lock:
             self._changed.notify()
 
     def close(self) -> None:
         """Nothing more will be put."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify()
 
     def end(self) -> int:
         """Let go of everything and take nothing more, silently; returns how many messages were let go."""
-        with self._changed:
+        with self._lock:
             self._closed = self._over = True
             waiting = self._messages
-            self._items, self._runs = [], {}
+            self._items, self._runs, self._open = [], {}, {}
             self._lent = self._bytes = self._messages = 0
             return waiting
 
     def statistics(self) -> BufferStatistics:
         """What waits now, and what was refused so far."""
-        with self._changed:
+        with self._lock:
             return BufferStatistics(self._messages, self._bytes + self._lent, self._refused)
 
 
 def _continues(run: Skipped, kind: str, sequence: int) -> bool:
     return run.kind == kind and (kind == "malformed" or sequence == run.last_sequence + 1)
+
+
+# as many of the first as fit, what they cost, and the others
+def _fitting(rows: list[Row], free: int) -> tuple[list[Row], int, list[Row]]:
+    cost = 0
+    for count, row in enumerate(rows):
+        size = cost_of(row)
+        if cost + size > free:
+            return rows[:count], cost, rows[count:]
+        cost += size
+    return rows, cost, []
 
 
 def cost_of(row: Row) -> int:

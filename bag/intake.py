@@ -1,4 +1,4 @@
-"""Receives from the publishers: many sockets, one thread, no decoding, no disk; messages are stamped and handed on."""
+"""Receives from the publishers: one thread, no decoding, no disk; messages are stamped and handed on."""
 
 from __future__ import annotations
 
@@ -7,30 +7,26 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, cost_of
+from bag.buffer import RecordBuffer, cost_of
+from bag.ports import EVENTS, MAX_SOCKETS, NOT_WAITING, READABLE, WAITING, Event, Port, Ports
 from bag.sources import Source
 from bag.storage.batch import Row
 
-# so many sockets at most: beyond, topics share one
-MAX_SOCKETS = 16
 # one turn of one socket, so that a flood on one topic does not starve the others
 TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
 # when a socket has something again this soon, for each message it had, twice as many are taken at once
 SOON_NS = 50_000
+# so many one after another are no flood yet
+BURST = 16
 # Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
 LEAST_QUEUE = 1000
 # what ZeroMQ spends on a small message of four parts
 QUEUED_BYTES = 1024
-# parts this large stay in ZeroMQ's memory, smaller ones are copied
-LARGE_PART = 32 << 10
-RECONNECT_MS = 5
 # less than it takes to connect again: so that a connection broke is known before the next one's first message is taken
 MONITOR_NS = 4_000_000
 DRAIN_S = 0.25
@@ -38,22 +34,6 @@ POLL_MS = 50
 # connections come and go rarely: looking at every monitor for every message would double the work of waiting
 MONITORS_EVERY_NS = 50_000_000
 EMPTY_TURNS = 1000
-# plain numbers: asking for them by their names costs half as much again
-EVENTS, READABLE, NOT_WAITING = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
-WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-
-
-@dataclass(slots=True)
-class _Port:
-    """A socket with the topics it is subscribed to, each at one address."""
-
-    socket: zmq.Socket[bytes]
-    monitor: zmq.Socket[bytes]
-    sources: dict[bytes, Source] = field(default_factory=dict)
-    # when its monitor was looked at, and when its last message came; how many came at once
-    noticed_ns: int = 0
-    last_ns: int = 0
-    took: int = 1
 
 
 class Intake:
@@ -79,7 +59,6 @@ class Intake:
         self._buffer = buffer
         self._wall, self._mono = wall, mono
         self._renew = renew
-        self._queue = max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES)
         self.problems: list[str] = []
         self._context: zmq.Context[Any] = zmq.Context()
         self._wishes: queue.SimpleQueue[tuple[str, Source]] = queue.SimpleQueue()
@@ -87,9 +66,9 @@ class Intake:
         self._bell_end = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://bell")
         self._bell_end.connect("inproc://bell")
-        self._ports: dict[zmq.Socket[bytes], _Port] = {}
+        self._ports = Ports(self._context, max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES))
+        self._ports.poller.register(self._bell_end, zmq.POLLIN)
         self._monitors_due_ns = 0
-        self._poller = zmq.Poller()
         self._stopping = False
         self.paused = False
         self.error: BaseException | None = None
@@ -127,10 +106,12 @@ class Intake:
         self._context.destroy(0)
 
     def _run(self) -> None:
-        self._poller.register(self._bell_end, zmq.POLLIN)
         try:
+            flows = False
             while not self._stopping:
-                self._turn(POLL_MS)
+                if flows:
+                    self._flow()
+                flows = self._turn(POLL_MS)
             # what has already arrived, not what a flood goes on to bring
             deadline = time.monotonic() + DRAIN_S
             while self._turn(0) and time.monotonic() < deadline:
@@ -140,68 +121,87 @@ class Intake:
         finally:
             self._buffer.close()
 
+    # While messages flow and all come to one socket, its own `recv` waits for half of what a poller costs. No bell
+    # is heard there, so it waits only for a moment, and whoever wishes something has it end.
+    def _flow(self) -> None:
+        ports, take, nobody_wishes = self._ports, self._take, self._wishes.empty
+        port = ports.only
+        if port is not None:
+            while take(port, WAITING, 1) and nobody_wishes() and ports.only is port and not self._stopping:
+                pass
+
     # one round over all sockets that have something; True when messages came
     def _turn(self, timeout_ms: int) -> bool:
-        ready = self._poller.poll(timeout_ms)
+        ready = self._ports.poller.poll(timeout_ms)
         now = self._mono()
         if now >= self._monitors_due_ns:
             self._monitors_due_ns = now + MONITORS_EVERY_NS
-            for port in self._ports.values():
+            for port in self._ports:
                 self._notice(port)
         came = False
         for socket, _event in ready:
             if socket is self._bell_end:
                 self._fulfil()
-            else:
-                port = self._ports[socket]
-                now = self._mono()
-                if now - port.noticed_ns > MONITOR_NS:
-                    port.noticed_ns = now
-                    if int(port.monitor.getsockopt(EVENTS)) & READABLE:
-                        self._notice(port)
-                # where little comes, to wait again costs less than to find nothing more
-                soon = now - port.last_ns < SOON_NS * port.took * len(ready)
-                self._drain(port, min(TURN_MESSAGES, 2 * port.took) if soon else 1)
-                came = True
+            elif (ready_port := self._ports.at(socket)) is not None:
+                came |= self._take(ready_port, NOT_WAITING, len(ready))
         return came
 
-    # up to so many messages of one socket; True when there may be more
-    def _drain(self, port: _Port, count: int) -> bool:
-        receive, sources = port.socket.recv, port.sources
+    # the next message of a port, one of so many that have something; more where much comes; False when there is none
+    def _take(self, port: Port, flags: int, ready: int) -> bool:
+        try:
+            topic, parts, cost = port.receive(flags)
+        except zmq.Again:
+            return False
+        now = self._mono()
+        row = (self._wall(), now, parts)
+        source = port.sources.get(topic)
+        # ZeroMQ matches by prefix: /ab also comes for /a
+        if source is not None:
+            self._hand_on(source, [row], cost)
+        before, port.last_ns = port.last_ns, now
+        # where little comes, to wait again costs less than to find nothing more
+        if now - before >= SOON_NS * port.took * ready and port.ahead is None:
+            port.took = 1
+        elif flags == WAITING and port.took < BURST and port.ahead is None:
+            port.took += 1
+        else:
+            self._drain(port, min(TURN_MESSAGES, 2 * port.took) - 1)
+        # after what came before: it is the old publisher's unless the new one's connection stands already
+        if now - port.noticed_ns > MONITOR_NS:
+            port.noticed_ns = now
+            if int(port.monitor.getsockopt(EVENTS)) & READABLE:
+                self._notice(port)
+        return True
+
+    # up to so many more messages of one port; True when there may be more
+    def _drain(self, port: Port, count: int) -> bool:
+        receive, sources = port.receive, port.sources
         wall, mono = self._wall, self._mono
-        rows: dict[bytes, list[Row]] = {}
-        costs: dict[bytes, int] = {}
-        total = 0
+        rows: list[Row] = []
+        before = b""
+        cost = total = 0
+        took = 1
         more = True
-        for took in range(count):
+        # nobody would be told that a message is here whose beginning was taken already
+        while (took <= count and total <= TURN_BYTES) or port.ahead is not None:
             try:
-                frame = receive(NOT_WAITING, copy=False)
+                topic, parts, size = receive(NOT_WAITING)
             except zmq.Again:
                 more = False
                 break
-            topic = frame.bytes
-            parts: list[Any] = [topic]
-            size = MESSAGE_OVERHEAD
-            # Frame.more comes with the frame; asking the socket for RCVMORE costs as much as receiving a part
-            while frame.more:
-                frame = receive(0, copy=False)
-                length = len(frame)
-                size += length
-                parts.append(frame.bytes if length < LARGE_PART else frame.buffer)
-            if topic not in sources:
-                # ZeroMQ matches by prefix: /ab also comes for /a
-                continue
-            if topic not in rows:
-                rows[topic], costs[topic] = [], 0
-            now = mono()
-            rows[topic].append((wall(), now, parts))
-            costs[topic] += size
+            took += 1
+            port.last_ns = now = mono()
+            if topic != before:
+                if rows:
+                    self._hand_on(sources[before], rows, cost)
+                rows, before, cost = [], topic, 0
+            if topic in sources:
+                rows.append((wall(), now, parts))
+                cost += size
             total += size
-            port.last_ns, port.took = now, took + 1
-            if total > TURN_BYTES:
-                break
-        for topic, messages in rows.items():
-            self._hand_on(sources[topic], messages, costs[topic])
+        if rows:
+            self._hand_on(sources[before], rows, cost)
+        port.took = took
         return more
 
     def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
@@ -214,7 +214,7 @@ class Intake:
         elif source.period_ns:
             self._thin_out(source, rows)
         else:
-            self._buffer.put(Received(source.channel, rows, cost))
+            self._buffer.put(source.channel, rows, cost)
 
     # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5
     def _thin_out(self, source: Source, rows: list[Row]) -> None:
@@ -225,7 +225,7 @@ class Intake:
                 continue
             late = now - source.next_ns
             source.next_ns = (source.next_ns if late < source.period_ns else now) + source.period_ns
-            self._buffer.put(Received(source.channel, [row], cost_of(row)))
+            self._buffer.put(source.channel, [row], cost_of(row))
 
     def _fulfil(self) -> None:
         while self._bell_end.poll(0):
@@ -242,7 +242,7 @@ class Intake:
     def _join(self, source: Source) -> None:
         if self._goes_on(source):
             return
-        port = self._port_for(source)
+        port = self._ports.place_for(source)
         neighbour = next((other for other in port.sources.values() if other.address == source.address), None)
         try:
             # twice connected, everything would come twice
@@ -254,12 +254,11 @@ class Intake:
             self.problems.append(f"{name} cannot be received: its address {source.address!r} is none ({error})")
             return
         source.connected = neighbour is not None and neighbour.connected
-        port.sources[source.topic] = source
-        port.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
+        port.subscribe(source)
 
     # it was about to be left, and is wanted again before its publisher has gone
     def _goes_on(self, source: Source) -> bool:
-        for port in self._ports.values():
+        for port in self._ports:
             left = port.sources.get(source.topic)
             if left is not None and left.address == source.address:
                 source.channel, source.connected = left.channel, left.connected
@@ -270,7 +269,7 @@ class Intake:
 
     # a publisher that moves may have last words at the old address: while the connection stands, they are taken
     def _begin_to_leave(self, source: Source) -> None:
-        port = self._port_of(source)
+        port = self._ports.of(source)
         if port is not None:
             self._notice(port)
         source.leaving = True
@@ -278,69 +277,49 @@ class Intake:
             self._leave(source)
 
     def _leave(self, source: Source) -> None:
-        port = self._port_of(source)
+        port = self._ports.of(source)
         if port is not None:
             self._empty(port)
-            port.socket.setsockopt(zmq.UNSUBSCRIBE, source.topic)
-            del port.sources[source.topic]
+            port.unsubscribe(source)
             source.connected = False
-            if all(other.address != source.address for other in port.sources.values()):
+            if not port.is_connected_to(source.address):
                 port.socket.disconnect(source.address)
+            self._ports.close_if_idle(port)
 
     def _change_channel(self, source: Source) -> None:
-        port = self._port_of(source)
+        port = self._ports.of(source)
         if port is not None:
             self._notice(port)
         if not source.reborn and self._renew is not None:
             source.channel = self._renew(source, False)
 
-    def _port_of(self, source: Source) -> _Port | None:
-        return next((port for port in self._ports.values() if port.sources.get(source.topic) is source), None)
-
     # everything that has arrived there; bounded, since others on the same socket may go on for ever
-    def _empty(self, port: _Port) -> None:
+    def _empty(self, port: Port) -> None:
         for _ in range(EMPTY_TURNS):
             if not self._drain(port, TURN_MESSAGES):
                 return
 
-    # where its address is connected already, else a socket of its own while there are few
-    def _port_for(self, source: Source) -> _Port:
-        usable = [port for port in self._ports.values() if source.topic not in port.sources]
-        for port in usable:
-            if any(other.address == source.address for other in port.sources.values()):
-                return port
-        if len(self._ports) < MAX_SOCKETS or not usable:
-            return self._open_port()
-        return min(usable, key=lambda port: len(port.sources))
-
-    def _open_port(self) -> _Port:
-        socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB, socket_class=zmq.Socket)
-        socket.set(zmq.RCVHWM, self._queue)
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-        port = _Port(socket, socket.get_monitor_socket(WATCHED))
-        self._ports[socket] = port
-        self._poller.register(socket, zmq.POLLIN)
-        return port
-
-    def _notice(self, port: _Port) -> None:
-        while port.monitor.poll(0):
-            event = recv_monitor_message(port.monitor, zmq.NOBLOCK)
-            endpoint = event["endpoint"].decode(errors="replace")
-            for source in list(port.sources.values()):
-                if source.address == endpoint or len(port.sources) == 1:
-                    self._connection(port, source, alive=event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED)
-
     # What came over a connection is in the socket before the event that it broke, and nothing comes over the next one
     # before the event that it stands: without that one, what is there is the old publisher's, what comes later the
-    # new one's.
-    def _connection(self, port: _Port, source: Source, *, alive: bool) -> None:
-        source.connected = alive
-        if alive:
-            return
-        self._empty(port)
+    # new one's. The other endpoints of the socket say nothing of this one.
+    def _notice(self, port: Port) -> None:
+        events = port.events()
+        while events:
+            endpoint, alive = events.pop(0)
+            sources = port.sources_at(endpoint)
+            for source in sources:
+                source.connected = alive
+            if alive or not sources:
+                continue
+            self._empty(port)
+            # what was told meanwhile came later
+            events += port.events()
+            for source in sources:
+                self._has_broken(source, mixed=Event(endpoint, alive=True) in events)
+
+    def _has_broken(self, source: Source, *, mixed: bool) -> None:
         # where they may be mixed already, and over TCP, where the same publisher may come back, its numbers tell
-        if source.heard and source.address.startswith("ipc:") and not port.monitor.poll(0):
+        if source.heard and source.local and not mixed:
             source.reborn, source.heard = True, False
         if source.leaving:
             self._leave(source)

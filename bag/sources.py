@@ -22,3 +22,8 @@ class Source:
     heard: bool = False
     reborn: bool = False
     leaving: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether it comes from this machine, over ipc."""
+        return self.address.startswith("ipc:")

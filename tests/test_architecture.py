@@ -22,7 +22,7 @@ DOORS = {
     "msgpack": ("cortex.codec",),
     "rich": ("cortex.cli", "bag.cli"),
     "torch": ("cortex.codec", "cortex.codec_torch"),
-    "zmq": ("cortex.core", "cortex.discovery", "bag.intake", "bag.stage"),
+    "zmq": ("cortex.core", "cortex.discovery", "bag.intake", "bag.ports", "bag.stage"),
 }
 
 

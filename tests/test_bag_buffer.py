@@ -25,7 +25,7 @@ def drain(buffer):
 def test_what_fits_is_kept_and_the_rest_is_refused_with_its_numbers():
     rows = [row(number, 1000) for number in range(10)]
     buffer = RecordBuffer(4 * cost_of(rows[0]) + 10)
-    buffer.put(received(0, rows))
+    buffer.put(*received(0, rows))
     taken, refused = drain(buffer)
     assert [item[1] for item in taken.rows] == [5] * 4
     assert refused == Skipped(0, "lost_by_us", 4, 9, 5, 6)
@@ -35,12 +35,12 @@ def test_what_fits_is_kept_and_the_rest_is_refused_with_its_numbers():
 def test_what_is_being_written_still_counts():
     one = row(0, 1000)
     buffer = RecordBuffer(2 * cost_of(one))
-    buffer.put(received(0, [one, row(1, 1000)]))
+    buffer.put(*received(0, [one, row(1, 1000)]))
     drain(buffer)
-    buffer.put(received(0, [row(2, 1000)]))
+    buffer.put(*received(0, [row(2, 1000)]))
     assert buffer.statistics().refused == 1
     drain(buffer)
-    buffer.put(received(0, [row(3, 1000)]))
+    buffer.put(*received(0, [row(3, 1000)]))
     assert buffer.statistics().refused == 1
 
 
@@ -57,7 +57,7 @@ def test_runs_break_at_gaps_and_at_messages_that_are_kept():
     buffer = RecordBuffer(1 << 20)
     buffer.skip(0, "throttled", row(1))
     buffer.skip(0, "throttled", row(2))
-    buffer.put(received(0, [row(3)]))
+    buffer.put(*received(0, [row(3)]))
     buffer.skip(0, "throttled", row(4))
     buffer.skip(0, "throttled", row(6))
     buffer.skip(0, "paused", row(7))
@@ -84,9 +84,9 @@ def test_memory_of_the_parts_is_what_counts():
 
 def test_after_the_end_nothing_is_kept_and_nothing_is_called_lost():
     buffer = RecordBuffer(1 << 20)
-    buffer.put(received(0, [row(0), row(1)]))
+    buffer.put(*received(0, [row(0), row(1)]))
     assert buffer.end() == 2
-    buffer.put(received(0, [row(2)]))
+    buffer.put(*received(0, [row(2)]))
     buffer.skip(0, "paused", row(3))
     assert buffer.take(0) == ([], True)
     assert (buffer.statistics().messages, buffer.statistics().bytes, buffer.statistics().refused) == (0, 0, 0)
@@ -98,7 +98,24 @@ def test_who_waits_for_messages_is_woken_by_the_first():
     waiting = threading.Thread(target=lambda: taken.append(buffer.take(30)))
     waiting.start()
     wait_until(lambda: buffer._awaited)
-    buffer.put(received(0, [row(0)]))
+    buffer.put(*received(0, [row(0)]))
     waiting.join(10)
     assert not waiting.is_alive()
     assert len(taken[0][0]) == 1
+
+
+def test_messages_of_a_channel_come_as_one_whatever_came_between_them_but_not_over_what_was_skipped():
+    buffer = RecordBuffer(1 << 20)
+    rows = [row(number) for number in range(5)]
+    for number, channel in enumerate((0, 1, 0)):
+        buffer.put(*received(channel, [rows[number]]))
+    buffer.skip(0, "paused", rows[3])
+    buffer.put(*received(0, [rows[4]]))
+    assert drain(buffer) == [
+        received(0, [rows[0], rows[2]]),
+        received(1, [rows[1]]),
+        Skipped(0, "paused", 3, 3, 5, 1),
+        received(0, [rows[4]]),
+    ]
+    buffer.put(*received(0, [rows[0]]))
+    assert drain(buffer) == [received(0, [rows[0]])]

@@ -28,6 +28,7 @@ COUNTS = (
 FIELDS: tuple[str, ...] = TOPIC_DTYPE.names or ()
 in_order: Callable[[Mapping[str, int]], tuple[int, ...]] = itemgetter(*FIELDS)
 SPANS = tuple(name for name in FIELDS if name.startswith(("first_", "last_")))
+TIMES = (("first_log_ns", "last_log_ns"), ("first_publish_ns", "last_publish_ns"), ("first_mono_ns", "last_mono_ns"))
 # ledger kinds that say something of a topic at a moment, and do not stand for messages that will not come
 REMARKS = ("malformed", "silent", "repeated")
 # a hostile publisher can claim more losses than the field can hold
@@ -147,17 +148,20 @@ class Account:
 
     def _stretch(self, batch: Batch) -> None:
         spans = self._spans
-        times = (("log_ns", batch.log_time), ("publish_ns", batch.publish_time), ("mono_ns", batch.log_mono))
-        for name, values in times:
+        times = (batch.log_time, batch.publish_time, batch.log_mono)
+        for (first, last), values in zip(TIMES, times, strict=True):
             low, high = least_and_greatest(values)
-            if self.messages:
-                low, high = min(low, spans["first_" + name]), max(high, spans["last_" + name])
-            spans["first_" + name], spans["last_" + name] = low, high
+            if not self.messages or low < spans[first]:
+                spans[first] = low
+            if not self.messages or high > spans[last]:
+                spans[last] = high
 
 
 # where a sequence number is not the one before plus one
 def _jumps(sequences: Numbers) -> list[int]:
     if isinstance(sequences, tuple):
+        if sequences == tuple(range(sequences[0], sequences[0] + len(sequences))):
+            return []
         return [at for at in range(1, len(sequences)) if sequences[at] != sequences[at - 1] + 1]
     # compared this way because unsigned differences wrap around
     found = np.flatnonzero((sequences[1:] <= sequences[:-1]) | (sequences[1:] - sequences[:-1] != 1)) + 1

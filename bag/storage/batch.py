@@ -66,26 +66,22 @@ class Batch:
 
 def batches(rows: Sequence[Row]) -> Iterator[Batch | int]:
     """Sort received rows into batches, in order; an int counts malformed messages that no receiver would take."""
-    if _are_alike(rows):
-        yield from _build(COLUMNS, rows)
+    if not rows:
         return
+    walls, monos, messages = zip(*rows, strict=True)
+    # what nearly always holds, found without looking at each row by itself
+    if len(messages[0]) > 2 and len(set(map(len, messages))) == 1:
+        columns = tuple(zip(*messages, strict=True))[1:]
+        if set(map(len, columns[0])) == {HEADER_SIZE} and max(map(len, columns[1])) <= MAX_METADATA:
+            yield from _build(COLUMNS, walls, monos, columns)
+            return
     for (kind, _count), group in groupby(rows, _sort_of):
         members = list(group)
         if kind == MALFORMED:
             yield len(members)
         else:
-            yield from _build(kind, members)
-
-
-# what nearly always holds, found without looking at each row by itself
-def _are_alike(rows: Sequence[Row]) -> bool:
-    counts = {len(row[2]) for row in rows}
-    return (
-        len(counts) == 1
-        and counts.pop() > 2
-        and {len(row[2][1]) for row in rows} == {HEADER_SIZE}
-        and max(len(row[2][2]) for row in rows) <= MAX_METADATA
-    )
+            walls, monos, messages = zip(*members, strict=True)
+            yield from _build(kind, walls, monos, tuple(zip(*messages, strict=True))[1:])
 
 
 def _sort_of(row: Row) -> tuple[str, int]:
@@ -98,18 +94,19 @@ def _sort_of(row: Row) -> tuple[str, int]:
     return COLUMNS, count
 
 
-def _build(kind: str, rows: Sequence[Row]) -> Iterator[Batch]:
-    walls, monos, parts = zip(*rows, strict=True)
-    columns = tuple(zip(*parts, strict=True))[1:]
+def _build(
+    kind: str, walls: tuple[int, ...], monos: tuple[int, ...], columns: tuple[tuple[Any, ...], ...]
+) -> Iterator[Batch]:
+    count = len(walls)
     heads = columns[0] if kind == COLUMNS else [bytes(head[:HEADER_SIZE]) for head in columns[0]]
-    if len(rows) <= FEW:
+    if count <= FEW:
         fingerprints, published, sequences = zip(*STAMPS.iter_unpack(b"".join(heads)), strict=True)
-        alike = fingerprints.count(fingerprints[0]) == len(rows)
+        alike = fingerprints.count(fingerprints[0]) == count
         whole = Batch(kind, fingerprints[0], walls, monos, published, sequences, columns)
     else:
         headers = np.frombuffer(b"".join(heads), STAMPS_DTYPE)
         fingerprints = tuple(headers["fingerprint"].tolist())
-        alike = fingerprints.count(fingerprints[0]) == len(rows)
+        alike = fingerprints.count(fingerprints[0]) == count
         numbers = (np.array(walls, np.int64), np.array(monos, np.int64))
         headed = (headers["publish"].astype(np.int64), headers["sequence"].astype(np.uint64))
         whole = Batch(kind, fingerprints[0], *numbers, *headed, columns)

@@ -74,6 +74,11 @@ class Column:
         """Append the rows whose bytes are `data`, a whole number of rows in C order."""
         view = memoryview(data).cast("B")
         self.count += view.nbytes // self.row_bytes
+        end = self._fill + view.nbytes
+        if end < self._chunk_bytes:
+            self._staging[self._fill : end] = view
+            self._fill = end
+            return
         if self._fill:
             taken = min(self._chunk_bytes - self._fill, view.nbytes)
             self._staging[self._fill : self._fill + taken] = view[:taken]

@@ -58,7 +58,7 @@ class Signatures:
             self._schema = schema
             self._known.clear()
         first = metadata[0]
-        if all(meta == first for meta in metadata):
+        if metadata.count(first) == len(metadata):
             signature = self._signature(bytes(first), len(buffers))
             if signature is None:
                 return [None] * len(batch)

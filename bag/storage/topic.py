@@ -206,7 +206,7 @@ class TopicWriter:
     def _append_metadata(self, metadata: Sequence[Any]) -> tuple[Sequence[int], Sequence[int]]:
         last = self._last_metadata
         offset, size = self._metadata_place
-        if metadata[0] == last and all(meta == last for meta in metadata):
+        if metadata.count(last) == len(metadata):
             return (offset,) * len(metadata), (size,) * len(metadata)
         new, offsets, sizes = [], [], []
         for meta in metadata:

@@ -1,0 +1,219 @@
+"""The sockets of an intake: which topics share one, what comes there, and what is told of its connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from bag.buffer import MESSAGE_OVERHEAD
+from bag.sources import Source
+
+# so many sockets at most: beyond, the least loaded takes more
+MAX_SOCKETS = 16
+# so many topics on one socket: each of its connections is told of every topic, so n topics cost n * n subscriptions
+MAX_TOPICS = 32
+# parts this large stay in ZeroMQ's memory, smaller ones are copied
+LARGE_PART = 32 << 10
+# a shorter one may well be how a header begins, with the fingerprint of the type
+SHORTEST_TOPIC = 4
+RECONNECT_MS = 5
+# as long does `receive` wait, and a wish with it, before the poller is asked, which the bell can wake
+WAIT_MS = 5
+# plain numbers: asking for them by their names costs half as much again
+EVENTS, READABLE, WAITING, NOT_WAITING = int(zmq.EVENTS), int(zmq.POLLIN), 0, int(zmq.NOBLOCK)
+WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+
+
+class Event(NamedTuple):
+    """A connection that stands from now on (`alive`), or broke."""
+
+    endpoint: str
+    alive: bool
+
+
+@dataclass(slots=True)
+class Port:
+    """A socket with the topics it is subscribed to, each at one address."""
+
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+    # of the socket, which takes long to look for it
+    recv: Callable[..., Any]
+    sources: dict[bytes, Source] = field(default_factory=dict)
+    # when its monitor was looked at, and when its last message came; how many came at once
+    noticed_ns: int = 0
+    last_ns: int = 0
+    took: int = 1
+    # its topics; whether to look closely where a message ends; what was taken of the next one in looking for that
+    topics: tuple[bytes, ...] = ()
+    careful: bool = False
+    ahead: bytes | None = None
+
+    # Frame.more tells whether a part follows, but a frame costs as much as four copies. Messages only begin with a
+    # topic we asked for; no header does, nor metadata: so these belong to what came before. Where one does after all,
+    # somebody sends fewer parts than others, and from then on every message of this port is looked at closely. It
+    # calls little, since it is called for every message, each time with cold caches.
+    def receive(self, flags: int) -> tuple[bytes, list[Any], int]:
+        """The next message: its topic, all its parts, and what it costs in memory.
+
+        Raises:
+            zmq.Again: there is none, even after WAIT_MS if `flags` is WAITING.
+        """
+        if self.careful:
+            return self._receive_carefully(flags)
+        receive, topics = self.recv, self.topics
+        topic = receive(flags)
+        parts = [topic]
+        try:
+            head = receive(NOT_WAITING)
+            if head.startswith(topics):
+                self.ahead = head
+            else:
+                parts.append(head)
+                frame = receive(NOT_WAITING, False)
+                metadata = frame.bytes
+                if not metadata.startswith(topics):
+                    parts.append(metadata)
+                    size = MESSAGE_OVERHEAD + len(head) + len(metadata)
+                    while frame.more:
+                        frame = receive(NOT_WAITING, False)
+                        length = len(frame)
+                        size += length
+                        parts.append(frame.bytes if length < LARGE_PART else frame.buffer)
+                    return topic, parts, size
+                self.ahead = metadata
+        except zmq.Again:
+            pass
+        self.careful = True
+        return topic, parts, MESSAGE_OVERHEAD + sum(map(len, parts[1:]))
+
+    def _receive_carefully(self, flags: int) -> tuple[bytes, list[Any], int]:
+        receive = self.recv
+        if self.ahead is not None:
+            topic, self.ahead = self.ahead, None
+            more = bool(self.socket.getsockopt(zmq.RCVMORE))
+        else:
+            frame = receive(flags, False)
+            topic, more = frame.bytes, frame.more
+        parts: list[Any] = [topic]
+        size = MESSAGE_OVERHEAD
+        while more:
+            # asking the socket for RCVMORE costs as much as receiving a part
+            frame = receive(NOT_WAITING, False)
+            length = len(frame)
+            size += length
+            parts.append(frame.bytes if length < LARGE_PART else frame.buffer)
+            more = frame.more
+        return topic, parts, size
+
+    def subscribe(self, source: Source) -> None:
+        """Let messages of its topic in."""
+        self.sources[source.topic] = source
+        self.socket.setsockopt(zmq.SUBSCRIBE, source.topic)
+        self.topics = tuple(self.sources)
+        self.careful = self.careful or len(source.topic) < SHORTEST_TOPIC
+
+    def unsubscribe(self, source: Source) -> None:
+        """Let none in any more."""
+        self.socket.setsockopt(zmq.UNSUBSCRIBE, source.topic)
+        del self.sources[source.topic]
+        self.topics = tuple(self.sources)
+
+    def events(self) -> list[Event]:
+        """Everything its monitor has to tell, in the order in which it happened."""
+        told = []
+        while not self.monitor.closed and int(self.monitor.getsockopt(EVENTS)) & READABLE:
+            event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
+            alive = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            told.append(Event(event["endpoint"].decode(errors="replace"), alive))
+        return told
+
+    def sources_at(self, endpoint: str) -> list[Source]:
+        """Whom an event of this endpoint concerns."""
+        found = [source for source in self.sources.values() if source.address == endpoint]
+        if found or self.local or not self.has_one_address:
+            return found
+        # an address may be a name and the endpoint a number, but there is no other
+        return list(self.sources.values())
+
+    @property
+    def local(self) -> bool:
+        """Whether all its endpoints are surely called what we connected to."""
+        return all(source.local for source in self.sources.values())
+
+    @property
+    def has_one_address(self) -> bool:
+        """Whether all its topics come from one address."""
+        return len({source.address for source in self.sources.values()}) == 1
+
+    def is_connected_to(self, address: str) -> bool:
+        """Whether one of its topics comes from there."""
+        return any(source.address == address for source in self.sources.values())
+
+
+class Ports:
+    """All sockets of an intake, and one poller for them; `only` is the port when there is exactly one.
+
+    Args:
+        context: where sockets are made.
+        queue: messages that ZeroMQ may hold for us, for each connection.
+    """
+
+    def __init__(self, context: zmq.Context[Any], queue: int) -> None:
+        self.poller = zmq.Poller()
+        self.only: Port | None = None
+        self._context = context
+        self._queue = queue
+        self._ports: dict[zmq.Socket[bytes], Port] = {}
+
+    def __iter__(self) -> Iterator[Port]:
+        return iter(list(self._ports.values()))
+
+    def at(self, socket: object) -> Port | None:
+        """The port of a socket that is still open."""
+        return self._ports.get(socket)  # type: ignore[call-overload, no-any-return]
+
+    def of(self, source: Source) -> Port | None:
+        """Where a source is received."""
+        return next((port for port in self if port.sources.get(source.topic) is source), None)
+
+    def place_for(self, source: Source) -> Port:
+        """Where its address is connected already, else with others, else on a socket of its own while there are few."""
+        usable = [port for port in self if source.topic not in port.sources]
+        for port in usable:
+            if port.is_connected_to(source.address):
+                return port
+        for port in usable:
+            if source.local and port.local and len(port.sources) < MAX_TOPICS:
+                return port
+        if len(self._ports) < MAX_SOCKETS or not usable:
+            return self._open()
+        return min(usable, key=lambda port: len(port.sources))
+
+    def close_if_idle(self, port: Port) -> None:
+        """Close the socket of a port that no topic needs any more."""
+        if not port.sources:
+            self.poller.unregister(port.socket)
+            del self._ports[port.socket]
+            port.socket.disable_monitor()
+            port.socket.close(0)
+            self._count()
+
+    def _open(self) -> Port:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB, socket_class=zmq.Socket)
+        socket.set(zmq.RCVHWM, self._queue)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.set(zmq.RCVTIMEO, WAIT_MS)
+        port = Port(socket, socket.get_monitor_socket(WATCHED), socket.recv)
+        self._ports[socket] = port
+        self.poller.register(socket, zmq.POLLIN)
+        self._count()
+        return port
+
+    def _count(self) -> None:
+        self.only = next(iter(self)) if len(self._ports) == 1 else None

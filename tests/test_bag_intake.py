@@ -1,0 +1,350 @@
+"""The intake by itself: who shares a socket, what is told of whom, where messages end, and who waits for what."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import zmq
+from helpers import wait_until
+from talkers import BODY, Talker, header
+
+from bag.buffer import Received, RecordBuffer, cost_of
+from bag.intake import Intake
+from bag.ports import MAX_SOCKETS, MAX_TOPICS, WAITING, Event, Port, Ports
+from bag.sources import Source
+
+PLENTY = 1 << 30
+
+
+@pytest.fixture
+def buffer() -> RecordBuffer:
+    return RecordBuffer(PLENTY)
+
+
+@pytest.fixture
+def intake(buffer: RecordBuffer) -> Iterator[Intake]:
+    """Not started: what its thread does is done by the test."""
+    intake = Intake(buffer, PLENTY)
+    yield intake
+    intake.stop()
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield Ports(context, 1000)
+    context.destroy(0)
+
+
+def place(ports: Ports, topic: str, address: str) -> Port:
+    source = Source(0, topic.encode(), address)
+    port = ports.place_for(source)
+    port.subscribe(source)
+    return port
+
+
+def taken(buffer: RecordBuffer) -> dict[int, list[list[bytes]]]:
+    """The messages of each channel that are in the buffer, their parts as bytes."""
+    found: dict[int, list[list[bytes]]] = {}
+    for item in buffer.take(0)[0]:
+        if isinstance(item, Received):
+            found.setdefault(item.channel, []).extend([bytes(part) for part in row[2]] for row in item.rows)
+    return found
+
+
+def turn_until(intake: Intake, condition: Callable[[], object]) -> None:
+    def turned() -> object:
+        while intake._turn(1):
+            pass
+        return condition()
+
+    wait_until(turned)
+
+
+def take_all(intake: Intake, buffer: RecordBuffer, count: int) -> dict[int, list[list[bytes]]]:
+    """Turn after turn until so many messages have come."""
+    turn_until(intake, lambda: buffer.statistics().messages >= count)
+    assert buffer.statistics().messages == count
+    return taken(buffer)
+
+
+def joined(intake: Intake, *talkers: Talker) -> list[Source]:
+    sources = [Source(number, talker.topic, talker.info.address) for number, talker in enumerate(talkers)]
+    for source in sources:
+        intake._join(source)
+    for talker in talkers:
+        talker.wait_subscribed()
+    return sources
+
+
+# --- who shares a socket
+
+
+def test_topics_share_sockets_as_long_as_these_have_few_topics(ports):
+    used = [place(ports, f"/t{number}", f"ipc:///tmp/none{number}") for number in range(2 * MAX_TOPICS + 1)]
+    sizes = [len(list(group)) for _port, group in itertools.groupby(used, id)]
+    assert sizes == [MAX_TOPICS, MAX_TOPICS, 1]
+
+
+def test_a_topic_at_two_addresses_has_two_sockets_and_an_address_has_one(ports):
+    first = place(ports, "/a", "ipc:///tmp/none1")
+    second = place(ports, "/a", "ipc:///tmp/none2")
+    assert first is not second
+    assert place(ports, "/b", "ipc:///tmp/none2") is second
+
+
+def test_what_comes_over_tcp_has_a_socket_of_its_own_while_there_are_few(ports):
+    local = place(ports, "/local", "ipc:///tmp/none")
+    remote = [place(ports, f"/t{number}", f"tcp://127.0.0.1:{number}") for number in range(1, MAX_SOCKETS)]
+    assert len({id(port) for port in (local, *remote)}) == MAX_SOCKETS
+    assert place(ports, "/other", "ipc:///tmp/none2") is local
+    assert len(list(ports)) == MAX_SOCKETS
+
+
+def test_a_socket_is_closed_with_its_last_topic(intake, cortex_dir):
+    with Talker(cortex_dir, "/one") as one, Talker(cortex_dir, "/one", name="two.sock") as two:
+        first, second = joined(intake, one, two)
+        assert intake._ports.only is None
+        intake._leave(first)
+        assert intake._ports.only is intake._ports.of(second)
+        intake._leave(second)
+        assert list(intake._ports) == []
+
+
+# --- what is told of connections
+
+BROKE_A, BROKE_B = Event("ipc:///tmp/a", alive=False), Event("ipc:///tmp/b", alive=False)
+STANDS_A, STANDS_B = Event("ipc:///tmp/a", alive=True), Event("ipc:///tmp/b", alive=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "reborn"),
+    [
+        ([[BROKE_A]], {"a"}),
+        ([[BROKE_A, STANDS_A]], set()),
+        # what comes while the socket is emptied is later, too
+        ([[BROKE_A], [STANDS_A]], set()),
+        ([[BROKE_A, BROKE_B, STANDS_B]], {"a"}),
+        ([[BROKE_A, BROKE_B]], {"a", "b"}),
+        ([[BROKE_A], [BROKE_B], [STANDS_A]], {"a", "b"}),
+        ([[STANDS_B, BROKE_A], [STANDS_B]], {"a"}),
+        ([[BROKE_A, STANDS_A, BROKE_A]], {"a"}),
+    ],
+)
+def test_only_its_own_next_connection_hides_that_a_publisher_is_another(told, reborn, intake, monkeypatch):
+    sources = {name: Source(0, f"/{name}".encode(), f"ipc:///tmp/{name}", heard=True) for name in "ab"}
+    for source in sources.values():
+        intake._join(source)
+    (port,) = intake._ports
+    rest = iter(told)
+    monkeypatch.setattr(Port, "events", lambda _port: list(next(rest, [])))
+    intake._notice(port)
+    assert {name for name, source in sources.items() if source.reborn} == reborn
+
+
+def test_over_tcp_the_only_address_is_meant_whatever_it_is_called(intake, monkeypatch):
+    source = Source(0, b"/a", "tcp://localhost:9")
+    intake._join(source)
+    (port,) = intake._ports
+    monkeypatch.setattr(Port, "events", lambda _port: [Event("tcp://127.0.0.1:9", alive=True)])
+    intake._notice(port)
+    assert source.connected
+
+
+def test_what_an_address_that_was_left_has_to_tell_is_not_told_of_another(intake, monkeypatch):
+    source = Source(0, b"/a", "ipc:///tmp/a", connected=True, heard=True)
+    intake._join(source)
+    (port,) = intake._ports
+    source.connected = True
+    told = iter([[BROKE_B]])
+    monkeypatch.setattr(Port, "events", lambda _port: next(told, []))
+    intake._notice(port)
+    assert source.connected
+    assert not source.reborn
+
+
+def test_last_words_are_the_old_publishers_also_beside_others(intake, buffer, cortex_dir):
+    renewed: list[Source] = []
+    intake._renew = lambda source, _reborn: renewed.append(source) or 7
+    with Talker(cortex_dir, "/there") as there:
+        with Talker(cortex_dir, "/gone") as gone:
+            first, second = joined(intake, gone, there)
+            port = intake._ports.only
+            gone.send(3)
+            there.send(2)
+        wait_until(lambda: (intake._notice(port), not first.connected)[1] and first.reborn)
+        assert {channel: len(messages) for channel, messages in taken(buffer).items()} == {0: 3, 1: 2}
+        assert not second.reborn
+        with Talker(cortex_dir, "/gone") as gone:
+            gone.wait_subscribed().send(1)
+            there.send(1)
+            assert {channel: len(messages) for channel, messages in take_all(intake, buffer, 2).items()} == {7: 1, 1: 1}
+        assert renewed == [first]
+
+
+# --- where a message ends
+
+
+@pytest.mark.parametrize("topic", ["/short/and/long", "/t"])
+def test_messages_of_any_number_of_parts_are_kept_apart(topic, intake, buffer, cortex_dir):
+    name = topic.encode()
+    sent = [
+        [header(0), *BODY],
+        [header(1), b"", b"", b"buffer"],
+        [],
+        [],
+        [header(2), *BODY],
+        [header(3)],
+        [header(4), b"metadata"],
+        [b""],
+        [header(5), bytes(100_000), b"x"],
+        [],
+        [header(6), *BODY],
+    ]
+    for first in range(len(sent)):
+        with Talker(cortex_dir, topic, name=f"{first}.sock") as talker:
+            (source,) = joined(intake, talker)
+            for parts in sent[first:]:
+                talker.send_parts(*parts)
+            found = take_all(intake, buffer, len(sent) - first)[0]
+            assert found == [[name, *parts] for parts in sent[first:]]
+            intake._leave(source)
+
+
+def test_a_short_message_is_not_left_behind_when_nothing_follows(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/long/enough") as talker:
+        joined(intake, talker)
+        talker.send_parts().send_parts()
+        assert take_all(intake, buffer, 2) == {0: [[b"/long/enough"], [b"/long/enough"]]}
+        assert intake._ports.only.ahead is None
+
+
+def test_memory_is_accounted_for_by_every_way_of_receiving(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/long/enough") as talker:
+        joined(intake, talker)
+        for parts in ([header(0), *BODY], [header(1), b"m"], [header(2), b"m", bytes(50_000)], [], [header(3)]) * 2:
+            talker.send_parts(*parts)
+        turn_until(intake, lambda: buffer.statistics().messages >= 10)
+        held = buffer.statistics().bytes
+        (item,) = buffer.take(0)[0]
+        assert sum(cost_of(row) for row in item.rows) - 10 * len(talker.topic) == held
+
+
+def test_topics_of_one_address_keep_their_order_however_they_alternate(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/first") as talker:
+        other = Source(1, b"/second", talker.info.address)
+        joined(intake, talker)
+        intake._join(other)
+        wait_until(lambda: talker.socket.recv() == b"\x01/second")
+        for number in range(3000):
+            talker.send(1, topic=b"/second" if number % 3 else b"/first")
+        found = take_all(intake, buffer, 3000)
+    numbers = {channel: [int.from_bytes(parts[1][16:], "big") for parts in rows] for channel, rows in found.items()}
+    assert numbers == {
+        0: [number for number in range(3000) if number % 3 == 0],
+        1: [number for number in range(3000) if number % 3],
+    }
+
+
+# --- who waits for what
+
+
+def flow_until(intake: Intake, condition: Callable[[], object]) -> None:
+    def flowed() -> object:
+        intake._flow()
+        return condition()
+
+    wait_until(flowed)
+
+
+def test_while_messages_flow_no_poller_is_asked(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/flow") as talker:
+        joined(intake, talker)
+        port = intake._ports.only
+        intake._ports.poller.unregister(port.socket)
+        talker.send(3)
+        flow_until(intake, lambda: buffer.statistics().messages == 3)
+        # with two sockets nobody waits at one of them
+        intake._ports.poller.register(port.socket)
+        intake._join(Source(1, b"/flow", "ipc:///tmp/none"))
+        talker.send(1)
+        assert port.socket.poll(10_000)
+        intake._flow()
+        assert buffer.statistics().messages == 3
+
+
+def test_messages_flow_no_longer_when_somebody_wishes_something(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/flow") as talker, Talker(cortex_dir, "/wanted") as wanted:
+        joined(intake, talker)
+        talker.send(100)
+        assert intake._ports.only.socket.poll(10_000)
+        intake.connect(Source(1, wanted.topic, wanted.info.address))
+        intake._flow()
+        assert buffer.statistics().messages == 1
+        turn_until(intake, lambda: buffer.statistics().messages == 100)
+        wanted.wait_subscribed()
+
+
+def test_messages_flow_no_longer_when_their_socket_has_gone(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/flow") as talker:
+        (source,) = joined(intake, talker)
+        intake._notice(intake._ports.only)
+        intake._begin_to_leave(source)
+        assert source.leaving
+        talker.send(3)
+    flow_until(intake, lambda: intake._ports.only is None)
+    assert buffer.statistics().messages == 3
+
+
+def test_a_wish_is_fulfilled_and_a_stop_is_noticed_in_the_midst_of_a_flood(buffer, cortex_dir):
+    intake = Intake(buffer, PLENTY)
+    with Talker(cortex_dir, "/flood") as flood, Talker(cortex_dir, "/wanted") as wanted:
+        intake.start()
+        intake.connect(Source(0, flood.topic, flood.info.address))
+        flood.wait_subscribed()
+        done = threading.Event()
+
+        def speak() -> None:
+            while not done.is_set():
+                flood.send(10)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        try:
+            wait_until(lambda: taken(buffer))
+            intake.connect(Source(1, wanted.topic, wanted.info.address))
+            wanted.wait_subscribed().send(1)
+            wait_until(lambda: 1 in taken(buffer))
+            intake.stop()
+            assert not intake._thread.is_alive()
+            assert intake.error is None
+        finally:
+            done.set()
+            speaker.join()
+
+
+def test_what_has_arrived_when_it_stops_is_taken(buffer, cortex_dir):
+    intake = Intake(buffer, PLENTY)
+    with Talker(cortex_dir, "/last/words") as talker:
+        intake.start()
+        intake.connect(Source(0, talker.topic, talker.info.address))
+        talker.wait_subscribed().send(1)
+        wait_until(lambda: buffer.statistics().messages)
+        talker.send(2000)
+        with zmq.Context() as context, context.socket(zmq.SUB) as witness:
+            # what it has got, the intake's socket has got before
+            witness.connect(talker.info.address)
+            witness.subscribe(talker.topic)
+            talker.wait_subscribed().send(1)
+            assert witness.poll(10_000)
+        intake.stop()
+    assert buffer.statistics().messages >= 2001
+
+
+def test_waiting_in_the_socket_ends_when_nothing_comes(ports):
+    port = place(ports, "/a", "ipc:///tmp/none")
+    with pytest.raises(zmq.Again):
+        port.receive(WAITING)
