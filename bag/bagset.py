@@ -13,13 +13,14 @@ from pathlib import Path
 
 from bag.buffer import Skipped
 from bag.closing import Closers
+from bag.due import SyncDue
 from bag.errors import BagExistsError, LossyError
 from bag.options import RecordOptions
 from bag.records import Channel, Compression, Schema
 from bag.storage.account import Account
 from bag.storage.batch import HEADER_SIZE, Row
 from bag.storage.compressor import Compressor
-from bag.storage.disk import FileOpener, RawFile, free_bytes, writeback_begins
+from bag.storage.disk import FileOpener, RawFile, free_bytes
 from bag.storage.writer import BagWriter
 
 Counts = dict[str, int]
@@ -68,12 +69,11 @@ class BagSet:
         # of the current file: its size at the last commit, and the bytes of messages since
         self._committed_size = 0
         self._bytes_here = 0
-        # when the last commit is brought to the device: then at the latest, or before the kernel begins by itself
-        self._sync_due_ns = self._synced_size = 0
-        self._sync_bytes = writeback_begins() // 2
+        self._sync_due = SyncDue(options.sync_interval_ns)
         # when the last commit was, and how many topics the next one would have to create columns for
-        self._committed_ns = 0
-        self.new_topics = 0
+        self._committed_ns = self.new_topics = 0
+        # messages in all, and bytes of this file, that were written when the commit began which is not seen through
+        self._begun: tuple[int, int] | None = None
         self._closers = Closers()
         self._writer: BagWriter | None = None
 
@@ -145,8 +145,9 @@ class BagSet:
         Raises:
             LossyError: the disk is nearly full, or the file is no longer where it was.
         """
-        if not self.committing and not self._must_wait(mono_ns):
+        if self._begun is None and not self._must_wait(mono_ns):
             self._committed_ns = mono_ns
+            self._begun = self.written, self._bytes_here
             self.writer.note_clock(wall_ns, mono_ns)
             self._commit_some(mono_ns)
         self._check_disk()
@@ -163,21 +164,24 @@ class BagSet:
         return many or self.writer.syncing or not self._closers.committed
 
     def _commit_some(self, mono_ns: int) -> None:
-        if not self.writer.commit_some(COMMIT_S):
-            return
-        unsynced = self.writer.file.size - self._synced_size
-        if mono_ns >= self._sync_due_ns or unsynced >= self._sync_bytes:
-            self._sync_due_ns = mono_ns + self._options.sync_interval_ns
-            self._synced_size = self.writer.file.size
-            self.writer.sync_behind()
-        messages, self._bytes_here = self.writer.held
+        if self.writer.commit_some(COMMIT_S):
+            self._see_through(mono_ns)
+
+    def _see_through(self, mono_ns: int) -> None:
+        assert self._begun is not None
+        (self.committed, nbytes), self._begun = self._begun, None
+        self._bytes_here -= nbytes
         self._committed_size = self.writer.file.size
-        self.committed = self.written - messages
+        if self._sync_due.is_now(mono_ns, self._committed_size):
+            self.writer.sync_behind()
 
     def go_on(self, mono_ns: int) -> None:
         """Do a little of a commit that has begun, or of what the next one would have to do for new topics."""
         if self.committing:
             self._commit_some(mono_ns)
+        elif self._begun is not None and self._writer is not None:
+            # much that came, or a new topic, brought it to its end
+            self._see_through(mono_ns)
         elif self._writer is not None:
             self.new_topics = self._writer.prepare(PREPARE_S)
 
@@ -285,9 +289,9 @@ class BagSet:
             folded[topic] = _added(folded.get(topic), repeated)
         self._writer, self._books = writer, (folded, accounts)
         self.paths.append(writer.path)
-        self._opened_ns, self._sync_due_ns = mono_ns, mono_ns + self._options.sync_interval_ns
-        self._synced_size = 0
-        self._committed_ns, self.new_topics = mono_ns, 0
+        self._opened_ns = mono_ns
+        self._sync_due.begin(mono_ns)
+        self._committed_ns, self.new_topics, self._begun = mono_ns, 0, None
         self._empty_at, self._committed_size, self._bytes_here = self.written, 0, 0
 
     def _next_path(self) -> Path:
@@ -299,9 +303,8 @@ class BagSet:
                 return path
 
     def _path(self, number: int) -> Path:
-        if number == 0 and not self._numbered:
-            return self._output
-        return self._output.with_name(f"{self._output.stem}_{number}{self._output.suffix}")
+        single = number == 0 and not self._numbered
+        return self._output if single else self._output.with_name(f"{self._output.stem}_{number}{self._output.suffix}")
 
     # readers take a series by its names: an older one must not be mixed in
     def _refuse_older_series(self) -> None:

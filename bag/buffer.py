@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bag.storage.batch import Row
+from bag.storage.batch import MESSAGE_OVERHEAD, Row
 from cortex.wire import HEADER
-
-# what a received message costs in memory beside its bytes: list, tuple, stamps, one object a part
-MESSAGE_OVERHEAD = 600
 
 
 class Received(NamedTuple):

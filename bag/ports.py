@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from bag.buffer import MESSAGE_OVERHEAD
 from bag.sources import Source
+from bag.storage.batch import MESSAGE_OVERHEAD
 
 # so many sockets at most: beyond, the least loaded takes more
 MAX_SOCKETS = 16

@@ -110,7 +110,9 @@ class Writer:
                 self._writer.append(current.id, rows)
                 rows = []
             current = channel
-            rows.append((log_ns, mono_ns, [name, *frames]))
+            # they are held until the next commit, and the caller may write to its arrays at once
+            kept = [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+            rows.append((log_ns, mono_ns, [name, *kept]))
             self._uncommitted += sum(len(frame) for frame in frames)
         if current is not None:
             self._writer.append(current.id, rows)

@@ -549,7 +549,7 @@ def test_a_split_while_a_commit_is_under_way_loses_nothing(tmp_path, monkeypatch
 
 
 def test_much_is_brought_to_the_device_before_the_kernel_begins_to_write_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr("bag.bagset.writeback_begins", lambda: 2_000_000)
+    monkeypatch.setattr("bag.due.writeback_begins", lambda: 2_000_000)
     syncs = []
 
     class Told(RawFile):
@@ -589,3 +589,35 @@ def test_when_the_kernel_begins_to_write_is_asked_where_it_can_be(tmp_path, stat
         if text is not None:
             (tmp_path / name).write_text(text)
     assert writeback_begins(tmp_path) == expected
+
+
+def test_a_commit_that_much_brought_to_its_end_is_synced_and_counted_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.bagset.COMMIT_S", 0.0)
+    monkeypatch.setattr("bag.storage.commits.MOST_BEHIND", 100_000)
+    syncs = []
+
+    class Told(RawFile):
+        def sync(self):
+            syncs.append(self.path.name)
+            super().sync()
+
+    topics = [f"/t{number}" for number in range(MANY_TOPICS)]
+    files = opened(tmp_path, topics, opener=Told, sync_interval_ns=1)
+    for channel in range(len(topics)):
+        files.append(channel, rows(0, 3))
+    before = syncs.count("run.h5")
+    files.commit(0, 10)
+    files.append(0, rows(3, 5, size=80_000))
+    assert not files.committing
+    files.append(0, rows(5, 7, size=80_000))
+    files.go_on(20)
+    files.writer.file.finish_sync()
+    assert syncs.count("run.h5") == before + 1
+    assert files.committed == 3 * len(topics)
+    # the size of the file counts what came since that commit began
+    assert files._bytes_here > 4 * 80_000
+    files.commit(0, 30)
+    while files.committing:
+        files.go_on(30)
+    files.close()
+    assert sequences(tmp_path / "run.h5", "/t0") == list(range(7))

@@ -7,7 +7,8 @@ import threading
 
 from helpers import wait_until
 
-from bag.buffer import MESSAGE_OVERHEAD, Received, RecordBuffer, Skipped, cost_of
+from bag.buffer import Received, RecordBuffer, Skipped, cost_of
+from bag.storage.batch import MESSAGE_OVERHEAD
 
 
 def row(sequence, size=0, log=5):

@@ -1,5 +1,7 @@
 """The ledger: every sequence number is in the bag or accounted for once, by the one who lost it; also after a crash."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -203,6 +205,31 @@ def test_a_continued_file_that_died_after_the_repeated_message_still_expects_the
     summary, gaps = second.read("die")
     first.read()
     assert (summary.messages, summary.lost_before_us, summary.restarts, gaps) == (2, 0, 0, [])
+
+
+def test_a_file_that_begins_with_a_repeated_message_expects_the_next_also_after_death(tmp_path):
+    seen = []
+    for commit in (False, True):
+        told = Told(tmp_path / f"run_{commit}.h5")
+        told.writer.repeat(told.channel, row_of(TOPIC, [header(41), b"\x90"]))
+        if commit:
+            told.writer.commit()
+        told.messages(42)
+        summary, gaps = told.read("die")
+        seen.append((summary.messages, summary.published_before_join, summary.restarts, gaps))
+    assert seen == [(2, 0, 0, [])] * 2
+
+
+def test_what_is_repeated_between_two_runs_of_a_channel_tells_nothing_of_what_comes_next_also_after_death(tmp_path):
+    told = Told(tmp_path / "run.h5")
+    told.messages(0, 1, 2)
+    other = told.writer.add_channel(replace(told.writer.channels[0], node="other")).id
+    told.writer.append(other, [row_of(TOPIC, [header(0), b"\x90"])])
+    told.writer.repeat(told.channel, row_of(TOPIC, [header(1), b"\x90"]))
+    told.writer.commit()
+    told.messages(3)
+    summary, _gaps = told.read("die")
+    assert (summary.messages, summary.lost_before_us, summary.restarts) == (6, 0, 1)
 
 
 def test_an_unknown_kind_is_refused_and_the_writer_goes_on(told):

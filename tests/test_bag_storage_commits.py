@@ -4,15 +4,18 @@ import json
 
 import h5py
 import pytest
-from storage_kit import Disk, channel_on, contents, images, lay_out, memory_directory, row_of, stored
+from storage_kit import MONO, WALL, Disk, channel_on, contents, images, lay_out, memory_directory, row_of, stored
 from test_bag_storage_crash import NAME, Run, at, changing, check_opens, cloud, crash_points, large, small, words
 
 from bag.storage import commits
+from bag.storage import layout as names
+from bag.storage.batch import MESSAGE_OVERHEAD
 from bag.storage.compressor import Compressor
 from bag.storage.disk import RawFile
 from bag.storage.reader import BagReader
 from bag.storage.resume import roll_forward
 from bag.storage.tail import Tail, read_tail
+from bag.storage.topic import HOLD_SMALL, TopicWriter
 from bag.storage.verify import verify
 from bag.storage.writer import BagWriter
 
@@ -53,6 +56,7 @@ class Slow(Run):
 
     def commit_slowly(self, meanwhile):
         """Make a commit in as many parts as there can be; returns how many, after `meanwhile` was called after each."""
+        self.writer.note_clock(WALL + self.clock, MONO + self.clock)
         held = {topic: len(messages) for topic, messages in self.sent.items()}
         parts = 1
         while not self.writer.commit_some(0):
@@ -109,8 +113,22 @@ def recorded(request):
 
 @pytest.mark.parametrize("part", range(SLICES))
 def test_no_crash_point_of_commits_in_parts_loses_anything(recorded, tmp_path, part):
-    wanted = crash_points(recorded, recorded.start, tmp_path, lambda number: number % SLICES == part)
-    assert sum(1 for _point in wanted) > 50
+    points = 0
+    for _point in crash_points(recorded, recorded.start, tmp_path, lambda number: number % SLICES == part):
+        points += 1
+        if points % 3 == 0:
+            check_told_once(tmp_path / NAME)
+    assert points > 50
+
+
+def check_told_once(path):
+    """Nothing stands twice in the tables, and the ledger is what the sequence numbers say."""
+    assert verify(path).whole
+    with h5py.File(path, "r") as file:
+        tables = [file["_bag"][name][()].tolist() for name in (names.RUNS, names.LEDGER, names.CLOCK)]
+    assert [len(set(rows)) for rows in tables] == [len(rows) for rows in tables]
+    with BagReader(path) as reader:
+        assert len(set(reader.marks)) == len(reader.marks)
 
 
 @pytest.mark.parametrize("part", range(SLICES))
@@ -156,11 +174,53 @@ def test_a_commit_holds_what_came_before_it_began_and_the_next_one_the_rest(tmp_
         assert {topic: len(file[topic]["_index"]) for topic in TOPICS} == dict.fromkeys(TOPICS, 2)
         assert len(file["_bag/topics"]) == len(TOPICS)
         assert file["_bag/topics"]["messages"].tolist() == [2] * len(TOPICS)
-    assert run.writer.held[0] == 2 * (parts - 1)
     run.writer.close()
-    assert run.writer.held == (0, 0)
     assert contents(tmp_path / NAME) == run.sent
     assert verify(tmp_path / NAME).whole
+
+
+def test_a_commit_that_is_under_way_comes_to_its_end_before_another_or_the_close(tmp_path):
+    run = Slow(tmp_path)
+    run.add("/imu")
+    run.send("/imu", 3)
+    assert not run.writer.commit_some(0)
+    # with nothing more to commit
+    run.writer.commit()
+    assert not run.writer.committing
+    with h5py.File(tmp_path / NAME, "r") as file:
+        assert len(file["/imu/_index"]) == 3
+    run.send("/imu", 2)
+    assert not run.writer.commit_some(0)
+    run.send("/imu", 1)
+    # what a new topic waits for is not begun meanwhile
+    assert run.writer.prepare(10.0) == 0
+    run.writer.close()
+    assert contents(tmp_path / NAME) == run.sent
+    assert verify(tmp_path / NAME).whole
+    with BagReader(tmp_path / NAME) as reader:
+        assert reader.closed_cleanly
+
+
+def test_little_of_a_topic_is_held_in_memory(tmp_path, monkeypatch):
+    stored = []
+    store = TopicWriter._store
+
+    def told(topic, channel, schema, batch):
+        stored.append(len(batch))
+        return store(topic, channel, schema, batch)
+
+    monkeypatch.setattr(TopicWriter, "_store", told)
+    run = Slow(tmp_path)
+    run.add("/imu")
+    run.send("/imu", 1)
+    run.writer.commit()
+    stored.clear()
+    for _ in range(500):
+        run.send("/imu", 1)
+    assert len(stored) > 1
+    assert 50 < max(stored) < HOLD_SMALL / MESSAGE_OVERHEAD
+    run.writer.close()
+    assert contents(tmp_path / NAME) == run.sent
 
 
 def test_a_topic_that_comes_while_a_commit_is_under_way_ends_it_first(tmp_path):
@@ -214,26 +274,27 @@ def test_the_tail_does_not_grow_though_something_always_comes_while_a_commit_is_
     assert contents(tmp_path / NAME) == run.sent
 
 
-@pytest.mark.parametrize("after", [1, 30])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 30])
 def test_a_tail_is_whole_at_every_moment_of_a_commit_in_parts(tmp_path, after):
     """After fewer records than before they are brought to the front, after more of them they stay where they are."""
     disk = Disk()
     tail = Tail(disk(tmp_path / "tail", create=True), 3, 1000)
 
     def note(number):
-        tail.note({"mark": ["x" * number, number]})
+        # all of one size: what is left of the old ones begins where a new one ends
+        tail.note({"mark": ["x", number]})
 
-    before = list(range(5))
+    before = list(range(10, 15))
     for number in before:
         note(number)
     tail.turn()
-    later = list(range(5, 5 + after))
+    later = list(range(20, 20 + after))
     for number in later:
         note(number)
     made, size = len(disk.operations), (tmp_path / "tail").stat().st_size
     tail.restart(4, 2000)
     restarted = len(disk.operations)
-    assert ((tmp_path / "tail").stat().st_size < size) == (after == 1)
+    assert ((tmp_path / "tail").stat().st_size < size) == (after < 5)
     note(99)
     (tmp_path / "at").mkdir()
     for done, files in images(disk.operations):

@@ -100,3 +100,15 @@ def test_an_error_inside_with_leaves_an_unfinished_bag(tmp_path):
         assert run["/s"]["data"][:].tolist() == ["kept"]
         assert not run.closed_cleanly
     assert {name.split(".h5")[0] for name in os.listdir(tmp_path)} == {"e"}
+
+
+def test_an_array_may_be_used_again_as_soon_as_it_was_written(tmp_path):
+    buffer = np.zeros(100)
+    with bag.Writer(tmp_path / "w.h5") as writer:
+        for number in range(10):
+            buffer[:] = number
+            writer.write("/x", ArrayMessage(buffer), log_time_ns=T0 + number)
+            if number == 4:
+                writer.commit()
+    with bag.open(tmp_path / "w.h5") as run:
+        assert [message.data[0] for message in run["/x"]] == list(range(10))

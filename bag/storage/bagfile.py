@@ -76,7 +76,7 @@ class BagFile:
         """Leave the file as the last commit left it, and the sidecars beside it."""
         self.file.abandon()
         # the process is about to let go of the file; what the disk says no longer matters
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             self.file.finish_sync()
         try:
             self._release()

@@ -16,6 +16,8 @@ from cortex.wire import HEADER
 # log time (wall ns), log time (monotonic ns), parts 0..N as received: bytes, or memoryviews of bytes
 Row = tuple[int, int, Sequence[Any]]
 HEADER_SIZE = HEADER.size
+# what a received message costs in memory beside its bytes: list, tuple, stamps, one object a part
+MESSAGE_OVERHEAD = 600
 # a header with its publish time as the signed number that it is in the index
 STAMPS = Struct(">QqQ")
 STAMPS_DTYPE = np.dtype([("fingerprint", ">u8"), ("publish", ">i8"), ("sequence", ">u8")])

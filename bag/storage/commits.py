@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bag.storage.bagfile import BagFile
-from bag.storage.batch import Batch
+from bag.storage.batch import MESSAGE_OVERHEAD, Batch
 from bag.storage.layout import TOPIC_DTYPE
 from bag.storage.live import ChunkQueue
 from bag.storage.tail import Tail
@@ -17,7 +17,7 @@ from bag.storage.topic import TopicWriter
 
 # with fewer topics a commit takes no longer than one of its parts would
 MANY_TOPICS = 32
-# when so much was appended while a commit was under way, it is finished at once
+# when so much memory is held for the next commit while one is under way, that one is finished at once
 MOST_BEHIND = 8 << 20
 
 
@@ -72,7 +72,7 @@ class Commits:
     def appended(self, batch: Batch) -> None:
         """Be told of a batch that was appended."""
         if self._steps is not None:
-            self._behind += batch.nbytes
+            self._behind += batch.nbytes + len(batch) * MESSAGE_OVERHEAD
             if self._behind > MOST_BEHIND:
                 self.finish()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
@@ -182,7 +183,7 @@ def restore(writer: BagWriter, commits: int) -> None:
         own = runs[runs["topic"] == number]
         columns = definitions.columns.get(number, [])
         index = next((dataset_at(root, column.path) for column in columns if column.kind == "index"), None)
-        expected = definitions.expected[number] | _expected(index, own, ledger[ledger["topic"] == number])
+        expected = _expected(index, own, ledger[ledger["topic"] == number], definitions.expected[number])
         account = Account(number, writer.book, summaries[number], expected)
         opened = TopicColumns(writer.file, node_at(root, path), writer.book, number, numbers.__next__)
         layouts = [layout for layout in definitions.layouts.values() if layout.topic == number]
@@ -193,23 +194,32 @@ def restore(writer: BagWriter, commits: int) -> None:
     writer.adopt(definitions, commits, topics, numbers)
 
 
-# the sequence each channel of a topic would use next, from its last message and what the ledger tells later
-def _expected(index: h5py.Dataset | None, runs: NDArray[Any], ledger: NDArray[Any]) -> dict[int, int]:
-    out: dict[int, int] = {}
+# the sequence each channel of a topic would use next: from its last message and what the ledger tells later, else as
+# it was `told` when the file began
+def _expected(
+    index: h5py.Dataset | None, runs: NDArray[Any], ledger: NDArray[Any], told: Mapping[int, int]
+) -> dict[int, int]:
+    out = dict(told)
     ends: dict[int, int] = {}
     repeated = set(ledger["message"][ledger["kind"] == names.LEDGER_KINDS["repeated"]].tolist())
     if index is not None and len(runs):
-        stops = np.append(runs["first"][1:], index.shape[0])
+        stops = [*runs["first"][1:].tolist(), index.shape[0]]
         for channel in np.unique(runs["channel"]).tolist():
             own = runs["channel"] == channel
-            first, end = int(runs["first"][own][-1]), int(stops[own][-1])
-            # a repeated message says nothing of what comes next
-            while end > first and end - 1 in repeated:
-                end -= 1
-            if end > first:
-                ends[channel] = end
-                out[channel] = int(read_rows(index, end - 1, end)[0]["sequence"]) + 1
+            spans = [(int(runs["first"][at]), stops[at]) for at in np.flatnonzero(own)]
+            # a repeated message says nothing of what comes next, unless there is nothing else
+            numbers = (at for first, stop in reversed(spans) for at in range(stop - 1, first - 1, -1))
+            last = next((at for at in numbers if at not in repeated), None)
+            if last is not None:
+                ends[channel] = last + 1
+                out[channel] = _sequence(index, last) + 1
+            else:
+                out.setdefault(channel, _sequence(index, spans[0][0]) + 1)
     for row in ledger[np.isin(ledger["kind"], [names.LEDGER_KINDS[kind] for kind in names.LOST_HERE])]:
         if int(row["message"]) >= ends.get(int(row["channel"]), 0):
             out[int(row["channel"])] = int(row["last_sequence"]) + 1
     return out
+
+
+def _sequence(index: h5py.Dataset, at: int) -> int:
+    return int(read_rows(index, at, at + 1)[0]["sequence"])

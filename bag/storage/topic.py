@@ -18,16 +18,16 @@ import numpy as np
 from bag.records import Channel, Schema
 from bag.storage import layout as names
 from bag.storage.account import Account
-from bag.storage.batch import WHOLE, Batch, concatenate
+from bag.storage.batch import MESSAGE_OVERHEAD, WHOLE, Batch, concatenate
 from bag.storage.book import Book
 from bag.storage.columns import WHOLE_SPEC, BufferColumn, Layout, TopicColumns
 from bag.storage.journal import CommitFile
 from bag.storage.plan import MaybeSignature, Signatures
 from bag.storage.tail import Place
 
-# what is held at most: before a topic has columns, and later, when more would gain nothing
+# memory of what is held at most: before a topic has columns, and later, when more would gain nothing
 HOLD_BYTES = 4 << 20
-HOLD_SMALL = names.LARGE_ROW
+HOLD_SMALL = 128 << 10
 # columns are sized for what comes in this time, if it goes on as it began
 EXPECTED_NS = 4_000_000_000
 # a burst tells nothing of a rate
@@ -74,11 +74,6 @@ class TopicWriter:
         return self._held_since if self._held and self.columns.index is None else None
 
     @property
-    def held(self) -> tuple[int, int]:
-        """Messages and bytes that the columns do not have yet."""
-        return sum(len(batch) for _channel, _schema, batch in self._held), self._held_bytes
-
-    @property
     def dirty(self) -> bool:
         """Whether something waits for the next commit."""
         return bool(self._held) or any(column.dirty for column in self.columns.all)
@@ -100,13 +95,13 @@ class TopicWriter:
         nbytes = batch.nbytes
         self.account.add(channel.id, batch, nbytes)
         begun, free = self.columns.index is not None, self._frozen is None
-        if begun and free and nbytes >= HOLD_SMALL:
+        if begun and free and nbytes >= names.LARGE_ROW:
             self.release()
             return self._store(channel, schema, batch)
         if not self._held:
             self._held_since = time.monotonic()
         self._held.append((channel, schema, batch))
-        self._held_bytes += nbytes
+        self._held_bytes += nbytes + len(batch) * MESSAGE_OVERHEAD
         if free and self._held_bytes >= (HOLD_SMALL if begun else HOLD_BYTES):
             self.release()
         return {}

@@ -149,8 +149,9 @@ class BagWriter:
     def append(self, channel: int, rows: Sequence[Row]) -> None:
         """Store messages of one channel in the order they arrived.
 
-        A row is (log time in wall ns, log time in monotonic ns, parts 0..N as received). Messages that no receiver
-        would take (fewer than two parts, a header below 24 bytes) are counted as malformed and not stored.
+        A row is (log time in wall ns, log time in monotonic ns, parts 0..N as received); the parts are kept until the
+        next commit, and must not change. Messages that no receiver would take (fewer than two parts, a header below 24
+        bytes) are counted as malformed and not stored.
         """
         topic, known = self._known(channel)
         with self._writing():
@@ -241,12 +242,6 @@ class BagWriter:
     def committing(self) -> bool:
         """Whether `commit_some` has begun a commit that is not through."""
         return self._commits.underway
-
-    @property
-    def held(self) -> tuple[int, int]:
-        """Messages and bytes that were appended and that no commit has taken along yet, after one that is through."""
-        held = [topic.held for topic in self._topics.values()]
-        return sum(messages for messages, _nbytes in held), sum(nbytes for _messages, nbytes in held)
 
     def prepare(self, seconds: float) -> int:
         """Create columns of new topics, for about so long; returns how many topics still wait for theirs.
