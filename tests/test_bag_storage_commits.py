@@ -114,7 +114,7 @@ def recorded(request):
 @pytest.mark.parametrize("part", range(SLICES))
 def test_no_crash_point_of_commits_in_parts_loses_anything(recorded, tmp_path, part):
     points = 0
-    for _point in crash_points(recorded, recorded.start, tmp_path, lambda number: number % SLICES == part):
+    for _point in crash_points(recorded, recorded.start, tmp_path, lambda number: number % (2 * SLICES) == part):
         points += 1
         if points % 3 == 0:
             check_told_once(tmp_path / NAME)
@@ -136,7 +136,7 @@ def test_no_crash_point_of_a_recovery_from_commits_in_parts_loses_or_doubles_any
     states = [
         (done, {name: bytes(content) for name, content in files.items()})
         for number, (done, files) in enumerate(images(recorded.disk.operations))
-        if done >= recorded.start and number % 23 == 0 and files.get(f"{NAME}.tail")
+        if done >= recorded.start and number % 41 == 0 and files.get(f"{NAME}.tail")
     ]
     points = 0
     for done, files in states[part::SLICES]:
