@@ -83,6 +83,7 @@ def record(directory, kind):
             run.writer.mark(f"part {part}", run.clock)
             run.note("/imu", run.numbers["/imu"], run.numbers["/imu"] + 1)
             run.numbers["/imu"] += 2
+            run.writer.note_clock(WALL + run.clock, MONO + run.clock)
         elif part == 6:
             run.send("/odd", 2)
 
@@ -184,16 +185,20 @@ def test_a_commit_that_is_under_way_comes_to_its_end_before_another_or_the_close
     run.add("/imu")
     run.send("/imu", 3)
     assert not run.writer.commit_some(0)
-    # with nothing more to commit
-    run.writer.commit()
-    assert not run.writer.committing
-    with h5py.File(tmp_path / NAME, "r") as file:
-        assert len(file["/imu/_index"]) == 3
-    run.send("/imu", 2)
-    assert not run.writer.commit_some(0)
+    parts, count = 1, 3
+    while run.writer.committing:
+        run.writer.commit()
+        assert not run.writer.committing
+        with h5py.File(tmp_path / NAME, "r") as file:
+            assert len(file["/imu/_index"]) == count
+        # now a part more of the next one
+        run.send("/imu", 1)
+        parts, count = parts + 1, count + 1
+        for _ in range(parts):
+            run.writer.commit_some(0)
+    assert parts > 3
     run.send("/imu", 1)
-    # what a new topic waits for is not begun meanwhile
-    assert run.writer.prepare(10.0) == 0
+    assert not run.writer.commit_some(0)
     run.writer.close()
     assert contents(tmp_path / NAME) == run.sent
     assert verify(tmp_path / NAME).whole
@@ -274,15 +279,15 @@ def test_the_tail_does_not_grow_though_something_always_comes_while_a_commit_is_
     assert contents(tmp_path / NAME) == run.sent
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 4, 30])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 30])
 def test_a_tail_is_whole_at_every_moment_of_a_commit_in_parts(tmp_path, after):
     """After fewer records than before they are brought to the front, after more of them they stay where they are."""
     disk = Disk()
     tail = Tail(disk(tmp_path / "tail", create=True), 3, 1000)
 
     def note(number):
-        # all of one size: what is left of the old ones begins where a new one ends
-        tail.note({"mark": ["x", number]})
+        # all of one size: what is left of the old ones begins where a new one ends; but a fifth one has no room there
+        tail.note({"mark": ["a little longer" if number == 24 else "x", number]})
 
     before = list(range(10, 15))
     for number in before:

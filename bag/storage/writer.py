@@ -249,7 +249,7 @@ class BagWriter:
         A commit does so for all that are left, and takes long when many topics are new.
         """
         with self._writing():
-            return self._new_topics.release(0 if self.committing else seconds)
+            return self._new_topics.release(seconds)
 
     def sync_behind(self) -> None:
         """Bring the last commit to the device in another thread; a commit before it is there waits for it."""
