@@ -18,7 +18,7 @@ from bag.storage.topic import TopicWriter
 # with fewer topics a commit takes no longer than one of its parts would
 MANY_TOPICS = 32
 # when so much memory is held for the next commit while one is under way, that one is finished at once
-MOST_BEHIND = 8 << 20
+MOST_BEHIND = 32 << 20
 
 
 class Commits:
