@@ -13,13 +13,12 @@ from pathlib import Path
 
 from bag import schemas
 from bag.bagset import BagSet, Counts
-from bag.buffer import Item, Received, RecordBuffer, Skipped
+from bag.buffer import Item, Received, RecordBuffer
 from bag.demands import Complaint, Demand
 from bag.errors import LossyError
 from bag.options import RecordOptions
 from bag.records import Channel
 from bag.ring import Ring, write
-from bag.storage.batch import Row
 from bag.storage.disk import FileOpener, RawFile
 
 # while little arrives, wait this long for more: one batch instead of many; little is below this part of the cache
@@ -197,7 +196,7 @@ class Writing:
             self.files.commit(self._wall(), now)
 
     def _write(self, items: list[Item]) -> None:
-        for item in _merged(items):
+        for item in items:
             self._write_one(self._cut_to_limit(item) if isinstance(item, Received) else item)
             self._in_hand -= len(item.rows) if isinstance(item, Received) else 0
         if self.ring is not None:
@@ -241,24 +240,3 @@ class Writing:
     def counts(self, topic: str) -> Counts:
         """Messages, bytes and losses of a topic."""
         return (self.ring or self.files).counts(topic)
-
-
-def _merged(items: list[Item]) -> list[Item]:
-    """The same with one `Received` for a channel between two `Skipped` of it, each channel in its order of arrival."""
-    out: list[Item] = []
-    open_runs: dict[int, int] = {}
-    for item in items:
-        if isinstance(item, Skipped):
-            open_runs.pop(item.channel, None)
-            out.append(item)
-        elif item.channel in open_runs:
-            at = open_runs[item.channel]
-            before = out[at]
-            assert isinstance(before, Received)
-            rows: list[Row] = before.rows
-            rows.extend(item.rows)
-            out[at] = Received(item.channel, rows, before.nbytes + item.nbytes)
-        else:
-            open_runs[item.channel] = len(out)
-            out.append(item)
-    return out

@@ -16,6 +16,7 @@ import bag
 from bag import BagError, BagExistsError, LossyError, RecordOptions
 from bag.bagset import BagSet
 from bag.buffer import Skipped
+from bag.due import SyncDue
 from bag.options import PlayOptions
 from bag.programme import Programme
 from bag.records import Channel
@@ -66,6 +67,28 @@ def opened(tmp_path, topics=("/t",), opener=RawFile, **options):
     files.open(0)
     for number, topic in enumerate(topics):
         files.enter(Channel(number, topic, "T", 1, "node", "ipc:///x"), None)
+    return files
+
+
+def telling(syncs):
+    """Opens files that tell of every sync, by their name."""
+
+    class Told(RawFile):
+        def sync(self):
+            syncs.append(self.path.name)
+            super().sync()
+
+    return Told
+
+
+def split_before(gate, tmp_path):
+    """A series whose first file cannot be closed, since the gate is shut: 0 to 2 are in it, 3 and 4 in the second."""
+    files = opened(tmp_path, opener=gate.opener)
+    files.append(0, rows(0, 3))
+    gate.shut()
+    files.split(1)
+    files.append(0, rows(3, 5))
+    gate.wait()
     return files
 
 
@@ -384,12 +407,7 @@ def test_commits_do_not_wait_for_ever_for_new_topics(tmp_path, monkeypatch):
 
 def test_a_split_shows_nothing_before_all_that_came_before_it_can_be_read(tmp_path):
     gate = Gate("write_at", "run.h5.journal")
-    files = opened(tmp_path, opener=gate.opener)
-    files.append(0, rows(0, 3))
-    gate.shut()
-    files.split(1)
-    files.append(0, rows(3, 5))
-    gate.wait()
+    files = split_before(gate, tmp_path)
     files.commit(0, 2)
     files.split(3)
     files.append(0, rows(5, 6))
@@ -407,12 +425,7 @@ def test_a_split_shows_nothing_before_all_that_came_before_it_can_be_read(tmp_pa
 @pytest.mark.parametrize("way", ["bag.parts", "bag.programme"])
 def test_who_opens_a_series_while_it_is_recorded_sees_no_gap(tmp_path, monkeypatch, way):
     gate = Gate("write_at", "run.h5.journal")
-    files = opened(tmp_path, opener=gate.opener)
-    files.append(0, rows(0, 3))
-    gate.shut()
-    files.split(1)
-    files.append(0, rows(3, 5))
-    gate.wait()
+    files = split_before(gate, tmp_path)
 
     class Meanwhile(BagReader):
         """Between the first file that is opened and the second, the recorder goes on."""
@@ -552,12 +565,7 @@ def test_much_is_brought_to_the_device_before_the_kernel_begins_to_write_by_itse
     monkeypatch.setattr("bag.due.writeback_begins", lambda: 2_000_000)
     syncs = []
 
-    class Told(RawFile):
-        def sync(self):
-            syncs.append(self.path.name)
-            super().sync()
-
-    files = opened(tmp_path, opener=Told, sync_interval_ns=10**18)
+    files = opened(tmp_path, opener=telling(syncs), sync_interval_ns=10**18)
     written = []
     for step in range(12):
         files.append(0, [row(step, size=400_000)])
@@ -570,6 +578,24 @@ def test_much_is_brought_to_the_device_before_the_kernel_begins_to_write_by_itse
     # a commit is of 0.4 MB, half of what the kernel lets wait is 1 MB
     assert 3 <= len(written) <= 6
     files.close()
+
+
+def test_each_file_is_brought_to_the_device_by_its_own_time_and_size(monkeypatch):
+    monkeypatch.setattr("bag.due.writeback_begins", lambda: 2000)
+    due = SyncDue(100)
+    due.begin(0)
+    assert [due.is_now(mono_ns, size) for mono_ns, size in ((10, 999), (11, 1000), (12, 1999), (13, 2000))] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert not due.is_now(112, 2001)
+    assert due.is_now(113, 2002)
+    due.begin(200)
+    assert not due.is_now(299, 999)
+    assert due.is_now(299, 1000)
+    assert due.is_now(399, 1001)
 
 
 @pytest.mark.parametrize(
@@ -596,13 +622,8 @@ def test_a_commit_that_much_brought_to_its_end_is_synced_and_counted_like_any_ot
     monkeypatch.setattr("bag.storage.commits.MOST_BEHIND", 100_000)
     syncs = []
 
-    class Told(RawFile):
-        def sync(self):
-            syncs.append(self.path.name)
-            super().sync()
-
     topics = [f"/t{number}" for number in range(MANY_TOPICS)]
-    files = opened(tmp_path, topics, opener=Told, sync_interval_ns=1)
+    files = opened(tmp_path, topics, opener=telling(syncs), sync_interval_ns=1)
     for channel in range(len(topics)):
         files.append(channel, rows(0, 3))
     before = syncs.count("run.h5")

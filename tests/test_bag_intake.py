@@ -214,6 +214,18 @@ def test_messages_of_any_number_of_parts_are_kept_apart(topic, intake, buffer, c
             intake._leave(source)
 
 
+def test_a_header_that_begins_with_a_topic_costs_its_message_which_is_counted_and_no_other(intake, buffer, cortex_dir):
+    with Talker(cortex_dir, "/long/enough") as talker:
+        joined(intake, talker)
+        strange = talker.topic + bytes(len(header(0)) - len(talker.topic))
+        sent = [[header(0), *BODY], [strange, *BODY], [strange, *BODY], [header(1), *BODY]]
+        for parts in sent:
+            talker.send_parts(*parts)
+        # of the first strange one only the topic is known: it is malformed
+        expected = [sent[0], [], *sent[2:]]
+        assert take_all(intake, buffer, 4) == {0: [[talker.topic, *parts] for parts in expected]}
+
+
 def test_a_short_message_is_not_left_behind_when_nothing_follows(intake, buffer, cortex_dir):
     with Talker(cortex_dir, "/long/enough") as talker:
         joined(intake, talker)

@@ -591,6 +591,22 @@ def test_snapshots_hold_the_past_and_the_post_roll(path, cortex_dir, discovery):
     assert sorted(one.name for one in path.parent.iterdir()) == ["run_0.h5"]
 
 
+def test_a_commit_that_has_begun_comes_to_its_end_when_nothing_more_comes(path, cortex_dir, discovery, monkeypatch):
+    monkeypatch.setattr("bag.storage.commits.MANY_TOPICS", 1)
+    monkeypatch.setattr("bag.bagset.COMMIT_S", 0.0)
+    now, interval = [10**15], 10**12
+    with (
+        recording(path, discovery, clocks={"mono": lambda: now[0]}, flush_interval_ns=interval) as recorder,
+        Talker(cortex_dir) as talker,
+    ):
+        talker.register(discovery).wait_subscribed().send(3)
+        wait_written(recorder, 3)
+        now[0] += interval
+        # after this one the next commit is due in 1000 s of a clock that stands still
+        talker.send()
+        wait_until(lambda: recorder.statistics().committed_messages == 4)
+
+
 # --- required topics
 
 

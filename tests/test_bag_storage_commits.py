@@ -250,6 +250,10 @@ def test_a_commit_does_not_wait_while_much_comes(tmp_path, monkeypatch):
     assert run.writer.committing
     run.send("/camera/image", 1)
     assert not run.writer.committing
+    # the next one is not hurried by what came before it
+    assert not run.writer.commit_some(0)
+    run.send("/camera/image", 1)
+    assert run.writer.committing
     run.writer.abort()
     assert contents(tmp_path / NAME) == run.sent
 

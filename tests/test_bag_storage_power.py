@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from helpers import spawn_python
+from helpers import spawn_python, wait_until
 from storage_kit import (
     Disk,
     channel_on,
@@ -279,3 +279,22 @@ def test_few_messages_are_stored_as_many_are(tmp_path, monkeypatch):
             return contents(path), topic.index(0, len(topic)).tolist(), topic.summary.tolist(), ledger.tolist()
 
     assert write(0) == write(32) == write(1000)
+
+
+def test_a_sync_that_ran_out_of_memory_keeps_no_file_open(tmp_path, monkeypatch):
+    def fail(data, numbers):
+        raise MemoryError
+
+    monkeypatch.setattr("bag.storage.redo._read_pages", fail)
+    writer = BagWriter(tmp_path / NAME)
+    channel = writer.add_channel(channel_on("/imu")).id
+    writer.append(channel, [row_of("/imu", message(0), 0)])
+    writer.commit()
+    writer.sync_behind()
+    wait_until(lambda: not writer.syncing)
+    writer.append(channel, [row_of("/imu", message(1), 1)])
+    with pytest.raises(MemoryError):
+        writer.commit()
+    writer.abort()
+    monkeypatch.undo()
+    assert contents(tmp_path / NAME) == {"/imu": [plain(message(0)), plain(message(1))]}

@@ -77,7 +77,11 @@ class Commits:
                 self.finish()
 
     def finish(self, *, sync: bool = False) -> None:
-        """Bring a commit that is under way to its end."""
+        """Bring a commit that is under way to its end; with `sync` also to the device.
+
+        Raises:
+            OSError: the disk failed.
+        """
         if self._steps is None:
             return
         for _step in self._steps:

@@ -185,7 +185,7 @@ def read_tail(file: RawFile, commits: int, end: int) -> Iterator[Record]:
 
 
 def make_head(commits: int, end: int, start: int) -> bytes:
-    """What stands at the beginning of a tail."""
+    """What stands at the beginning of a tail: commits of the bag, its committed end and the first record, in bytes."""
     head = HEAD.pack(MAGIC, commits, end, start)
     return head + RECORD_CRC.pack(crc32(head))
 

@@ -70,8 +70,8 @@ class TopicWriter:
 
     @property
     def held_since(self) -> float | None:
-        """Since when (s, of time.monotonic) its first messages wait for their columns; None: nothing waits for any."""
-        return self._held_since if self._held and self.columns.index is None else None
+        """Since when (s, of time.monotonic) messages wait for the columns; None: nothing waits."""
+        return self._held_since if self._held else None
 
     @property
     def dirty(self) -> bool:
