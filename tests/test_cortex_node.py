@@ -602,12 +602,13 @@ def test_the_applications_handler_is_called_too_and_put_back():
 
 def test_a_second_signal_has_its_usual_effect():
     program = """
-import signal
+import time
 from cortex.core.signals import calling_on_sigterm
 with calling_on_sigterm(lambda: print("first", flush=True)):
     print("waiting", flush=True)
-    signal.pause()
-    signal.pause()
+    # one long wait would not do: a signal that comes just before it is heard only after it
+    while True:
+        time.sleep(0.05)
 """
     with spawn_python(program) as process:
         for line in ("waiting\n", "first\n"):
