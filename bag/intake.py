@@ -12,7 +12,7 @@ from typing import Any
 import zmq
 
 from bag.buffer import RecordBuffer, cost_of
-from bag.ports import EVENTS, MAX_SOCKETS, NOT_WAITING, READABLE, WAITING, Event, Port, Ports
+from bag.ports import MAX_SOCKETS, MONITOR_NS, NOT_WAITING, Event, Port, Ports
 from bag.sources import Source
 from bag.storage.batch import Row
 
@@ -21,14 +21,10 @@ TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
 # when a socket has something again this soon, for each message it had, twice as many are taken at once
 SOON_NS = 50_000
-# so many one after another are no flood yet
-BURST = 16
 # Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
 LEAST_QUEUE = 1000
 # what ZeroMQ spends on a small message of four parts
 QUEUED_BYTES = 1024
-# less than it takes to connect again: so that a connection broke is known before the next one's first message is taken
-MONITOR_NS = 4_000_000
 DRAIN_S = 0.25
 POLL_MS = 50
 # connections come and go rarely: looking at every monitor for every message would double the work of waiting
@@ -124,11 +120,14 @@ class Intake:
     # While messages flow and all come to one socket, its own `recv` waits for half of what a poller costs. No bell
     # is heard there, so it waits only for a moment, and whoever wishes something has it end.
     def _flow(self) -> None:
-        ports, take, nobody_wishes = self._ports, self._take, self._wishes.empty
+        ports, nobody_wishes = self._ports, self._wishes.empty
         port = ports.only
-        if port is not None:
-            while take(port, WAITING, 1) and nobody_wishes() and ports.only is port and not self._stopping:
-                pass
+        flows = port is not None
+        while flows and port is not None and ports.only is port and nobody_wishes() and not self._stopping:
+            gathered, flows = port.gather(self._wall, self._mono)
+            for topic, messages in gathered.items():
+                self._hand_on(port.sources[topic], messages.rows, messages.cost)
+            self._look_at(port, self._mono())
 
     # one round over all sockets that have something; True when messages came
     def _turn(self, timeout_ms: int) -> bool:
@@ -143,13 +142,13 @@ class Intake:
             if socket is self._bell_end:
                 self._fulfil()
             elif (ready_port := self._ports.at(socket)) is not None:
-                came |= self._take(ready_port, NOT_WAITING, len(ready))
+                came |= self._take(ready_port, len(ready))
         return came
 
     # the next message of a port, one of so many that have something; more where much comes; False when there is none
-    def _take(self, port: Port, flags: int, ready: int) -> bool:
+    def _take(self, port: Port, ready: int) -> bool:
         try:
-            topic, parts, cost = port.receive(flags)
+            topic, parts, cost = port.receive(NOT_WAITING)
         except zmq.Again:
             return False
         now = self._mono()
@@ -162,16 +161,17 @@ class Intake:
         # where little comes, to wait again costs less than to find nothing more
         if now - before >= SOON_NS * port.took * ready and port.ahead is None:
             port.took = 1
-        elif flags == WAITING and port.took < BURST and port.ahead is None:
-            port.took += 1
         else:
             self._drain(port, min(TURN_MESSAGES, 2 * port.took) - 1)
-        # after what came before: it is the old publisher's unless the new one's connection stands already
+        self._look_at(port, now)
+        return True
+
+    # after what came before: it is the old publisher's unless the new one's connection stands already
+    def _look_at(self, port: Port, now: int) -> None:
         if now - port.noticed_ns > MONITOR_NS:
             port.noticed_ns = now
-            if int(port.monitor.getsockopt(EVENTS)) & READABLE:
+            if port.has_news:
                 self._notice(port)
-        return True
 
     # up to so many more messages of one port; True when there may be more
     def _drain(self, port: Port, count: int) -> bool:

@@ -10,7 +10,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from bag.sources import Source
-from bag.storage.batch import MESSAGE_OVERHEAD
+from bag.storage.batch import MESSAGE_OVERHEAD, Row
 
 # so many sockets at most: beyond, the least loaded takes more
 MAX_SOCKETS = 16
@@ -23,6 +23,10 @@ SHORTEST_TOPIC = 4
 RECONNECT_MS = 5
 # as long does `receive` wait, and a wish with it, before the poller is asked, which the bell can wake
 WAIT_MS = 5
+# less than it takes to connect again: so that a connection broke is known before the next one's first message is taken
+MONITOR_NS = 4_000_000
+# much, to be handed on at once
+GATHER_BYTES = 1 << 20
 # plain numbers: asking for them by their names costs half as much again
 EVENTS, READABLE, WAITING, NOT_WAITING = int(zmq.EVENTS), int(zmq.POLLIN), 0, int(zmq.NOBLOCK)
 WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
@@ -33,6 +37,17 @@ class Event(NamedTuple):
 
     endpoint: str
     alive: bool
+
+
+@dataclass(slots=True)
+class Messages:
+    """Messages of one topic in the order in which they came, and what they cost in memory (bytes)."""
+
+    rows: list[Row]
+    cost: int
+
+
+Gathered = dict[bytes, Messages]
 
 
 @dataclass(slots=True)
@@ -91,6 +106,37 @@ class Port:
         self.careful = True
         return topic, parts, MESSAGE_OVERHEAD + sum(map(len, parts[1:]))
 
+    # What is done once for many messages finds the caches warm.
+    def gather(self, wall: Callable[[], int], mono: Callable[[], int]) -> tuple[Gathered, bool]:
+        """What comes until it is much, or the monitor is to be looked at again; and whether more may come at once.
+
+        Args:
+            wall, mono: clocks in ns.
+
+        Returns:
+            For each topic that is known its messages, and what they cost in memory; False when nothing came at last.
+        """
+        receive, sources = self.receive, self.sources
+        gathered: Gathered = {}
+        end, total = self.noticed_ns + MONITOR_NS, 0
+        while total <= GATHER_BYTES:
+            try:
+                topic, parts, cost = receive(WAITING)
+            except zmq.Again:
+                return gathered, False
+            self.last_ns = now = mono()
+            total += cost
+            known = gathered.get(topic)
+            if known is not None:
+                known.rows.append((wall(), now, parts))
+                known.cost += cost
+            # ZeroMQ matches by prefix: /ab also comes for /a
+            elif topic in sources:
+                gathered[topic] = Messages([(wall(), now, parts)], cost)
+            if now > end:
+                break
+        return gathered, True
+
     def _receive_carefully(self, flags: int) -> tuple[bytes, list[Any], int]:
         receive = self.recv
         if self.ahead is not None:
@@ -123,10 +169,15 @@ class Port:
         del self.sources[source.topic]
         self.topics = tuple(self.sources)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether its monitor has something to tell."""
+        return not self.monitor.closed and bool(int(self.monitor.getsockopt(EVENTS)) & READABLE)
+
     def events(self) -> list[Event]:
         """Everything its monitor has to tell, in the order in which it happened."""
         told = []
-        while not self.monitor.closed and int(self.monitor.getsockopt(EVENTS)) & READABLE:
+        while self.has_news:
             event = recv_monitor_message(self.monitor, zmq.NOBLOCK)
             alive = event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             told.append(Event(event["endpoint"].decode(errors="replace"), alive))
