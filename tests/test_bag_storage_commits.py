@@ -1,17 +1,20 @@
 """Commits that are made a little at a time, while messages go on to arrive: what they hold, and what a crash leaves."""
 
+import gc
 import json
+import sys
 
 import h5py
 import pytest
 from storage_kit import MONO, WALL, Disk, channel_on, contents, images, lay_out, memory_directory, row_of, stored
 from test_bag_storage_crash import NAME, Run, at, changing, check_opens, cloud, crash_points, large, small, words
 
-from bag.storage import commits
+from bag.storage import commits, new_topics
 from bag.storage import layout as names
 from bag.storage.batch import MESSAGE_OVERHEAD
 from bag.storage.compressor import Compressor
-from bag.storage.disk import RawFile
+from bag.storage.disk import RawFile, try_shared_lock
+from bag.storage.journal import CommitFile
 from bag.storage.reader import BagReader
 from bag.storage.resume import roll_forward
 from bag.storage.tail import Tail, read_tail
@@ -170,7 +173,8 @@ def test_a_commit_holds_what_came_before_it_began_and_the_next_one_the_rest(tmp_
 
     parts = run.commit_slowly(meanwhile)
     assert parts > len(TOPICS)
-    assert lengths == [{}] * (parts - 1)
+    # the last part only lets go of the journal
+    assert lengths == [{}] * (parts - 2) + [dict.fromkeys(TOPICS, 2)]
     with h5py.File(tmp_path / NAME, "r") as file:
         assert {topic: len(file[topic]["_index"]) for topic in TOPICS} == dict.fromkeys(TOPICS, 2)
         assert len(file["_bag/topics"]) == len(TOPICS)
@@ -255,6 +259,53 @@ def test_a_commit_does_not_wait_while_much_comes(tmp_path, monkeypatch):
     run.send("/camera/image", 1)
     assert run.writer.committing
     run.writer.abort()
+    assert contents(tmp_path / NAME) == run.sent
+
+
+def test_a_commit_that_is_given_up_after_any_of_its_parts_loses_nothing(tmp_path, monkeypatch):
+    through, part = False, 0
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    while not through:
+        part += 1
+        directory = tmp_path / str(part)
+        directory.mkdir()
+        run = Slow(directory)
+        for topic in TOPICS:
+            run.add(topic)
+            run.send(topic, 2)
+        for _ in range(part):
+            through = run.writer.commit_some(0)
+            run.send("/imu", 1)
+            run.send("/camera/image", 1)
+        run.writer.abort()
+        # somebody may read it from now on, though the writer was in the midst of it
+        with (directory / f"{NAME}.undo").open("rb") as undo:
+            assert try_shared_lock(undo)
+        assert contents(directory / NAME) == run.sent
+        assert verify(directory / NAME).whole
+        # what it had begun was ended with it, and not when it is forgotten
+        del run
+        gc.collect()
+        assert ignored == []
+    assert part > len(TOPICS)
+
+
+def test_what_is_made_for_new_topics_is_not_left_to_the_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(new_topics, "HOLD_S", 0.0)
+    written = []
+    run = Slow(tmp_path)
+    write = CommitFile.write
+    monkeypatch.setattr(CommitFile, "write", lambda file, data: written.append(len(data)) or write(file, data))
+    for topic in TOPICS:
+        run.add(topic)
+        run.send(topic, 2)
+    assert run.writer.prepare(10) == 0
+    assert written
+    written.clear()
+    run.writer.h5.flush()
+    assert written == []
+    run.writer.close()
     assert contents(tmp_path / NAME) == run.sent
 
 

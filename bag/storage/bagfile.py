@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +57,9 @@ class BagFile:
         """Let HDF5 write what it keeps in memory."""
         self.h5.flush()
 
-    def commit(self, *, sync: bool) -> None:
-        """Make everything written so far the state of the file, once it is flushed."""
-        self.file.commit(sync=sync)
+    def commit_parts(self, *, sync: bool) -> Generator[None]:
+        """Make everything written so far the state of the file, once it is flushed, in parts of a few ms."""
+        return self.file.commit_parts(sync=sync)
 
     def finish(self) -> None:
         """Let go of HDF5, commit what it writes as it closes, and cut the file to its length."""
@@ -143,7 +143,7 @@ def _new_bag(data: RawFile, sidecars: Sidecars, texts: Mapping[str, str]) -> Bag
         # nobody can have this file before it is whole, and the journal may be that of the bag it replaces
         bag.settle(np.zeros(0, names.TOPIC_DTYPE))
         bag.flush()
-        bag.commit(sync=False)
+        file.commit()
         file.sync_alone()
     except BaseException:
         _drop(file, h5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Commits:
     def __init__(self, bag: BagFile, tail: Tail, topics: Mapping[str, TopicWriter], queue: ChunkQueue | None) -> None:
         self._bag, self._tail, self._topics, self._queue = bag, tail, topics, queue
         # what is left to do for a commit that is under way
-        self._steps: Iterator[None] | None = None
+        self._steps: Generator[None] | None = None
         self._behind = 0
 
     @property
@@ -51,8 +51,8 @@ class Commits:
     def make(self, *, sync: bool = False) -> None:
         """Commit everything appended so far; with `sync` also against a power cut."""
         self.finish()
-        self._begin(at_once=True)
-        self.finish(sync=sync)
+        self._begin(at_once=True, sync=sync)
+        self.finish()
 
     def make_some(self, seconds: float) -> bool:
         """Do a part of a commit for about so long; True when it is through. Few topics are committed at once."""
@@ -60,7 +60,7 @@ class Commits:
             if sum(topic.dirty for topic in self._topics.values()) < MANY_TOPICS:
                 self.make()
                 return True
-            self._begin(at_once=False)
+            self._begin(at_once=False, sync=False)
             self._tail.turn()
         deadline = time.monotonic() + seconds
         for _step in self._steps or ():
@@ -76,30 +76,24 @@ class Commits:
             if self._behind > MOST_BEHIND:
                 self.finish()
 
-    def finish(self, *, sync: bool = False) -> None:
-        """Bring a commit that is under way to its end; with `sync` also to the device.
+    def finish(self) -> None:
+        """Bring a commit that is under way to its end.
 
         Raises:
             OSError: the disk failed.
         """
-        if self._steps is None:
-            return
-        for _step in self._steps:
+        for _step in self._steps or ():
             pass
-        self._bag.commit(sync=sync)
-        for topic in self._topics.values():
-            topic.thaw()
         self._steps, self._behind = None, 0
-        self._tail.restart(self._bag.commits, self._bag.file.committed)
 
-    def _begin(self, *, at_once: bool) -> None:
+    def _begin(self, *, at_once: bool, sync: bool) -> None:
         for topic in self._topics.values():
             topic.freeze()
         self._bag.book.freeze()
         rows = [topic.account.summary() for topic in self._topics.values()]
-        self._steps = self._all_steps(np.array(rows, TOPIC_DTYPE), at_once)
+        self._steps = self._all_steps(np.array(rows, TOPIC_DTYPE), at_once=at_once, sync=sync)
 
-    def _all_steps(self, summaries: NDArray[np.void], at_once: bool) -> Iterator[None]:
+    def _all_steps(self, summaries: NDArray[np.void], *, at_once: bool, sync: bool) -> Generator[None]:
         # first what is created: so HDF5's own pages lie together, and a commit changes them with few writes
         for topic in self._topics.values():
             topic.release()
@@ -117,3 +111,7 @@ class Commits:
         yield
         self._bag.flush()
         yield
+        yield from self._bag.commit_parts(sync=sync)
+        for topic in self._topics.values():
+            topic.thaw()
+        self._tail.restart(self._bag.commits, self._bag.file.committed)

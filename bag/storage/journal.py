@@ -17,7 +17,7 @@ is there, it is safe from a power cut, as long as the kernel writes nothing of l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -203,12 +203,17 @@ class CommitFile:
 
     def commit(self, *, sync: bool = False) -> None:
         """Make everything written so far the committed state, atomically; `sync` also against a power cut."""
+        for _part in self.commit_parts(sync=sync):
+            pass
+
+    def commit_parts(self, *, sync: bool = False) -> Generator[None]:
+        """The same in parts, of which each takes a few ms; until the last one HDF5 and `fill` must not write."""
         self.check()
         if self.dead:
             return
         try:
             self.finish_sync()
-            self._commit()
+            yield from self._commit()
             if sync:
                 self._begin_sync().run()
         except BaseException as error:
@@ -262,16 +267,22 @@ class CommitFile:
         self.dead = True
         self.error = self.error or error
 
-    def _commit(self) -> None:
+    def _commit(self) -> Generator[None]:
         if self.data.size() < self.size:
             self.data.truncate(self.size)
         # what HDF5 has given up at the end is nothing to apply
         pages = sorted(item for item in self._pages.items() if item[0] * PAGE < self.size)
         numbers = [number for number, _page in pages]
+        yield
+        journal = encode(COMMIT, self.committed, self.size, pages)
+        yield
         with self._changing(numbers):
             if pages:
-                self.journal.write_at(0, encode(COMMIT, self.committed, self.size, pages))
+                self.journal.write_at(0, journal)
+                yield
+                # at once, since other tools than ours may read the file meanwhile
                 write_pages(self.data, pages)
+                yield
                 self.journal.truncate(0)
         if len(self._kept) + len(pages) > KEPT_PAGES:
             self._kept.clear()

@@ -17,6 +17,9 @@ class NewTopics:
     def __init__(self) -> None:
         self._topics: deque[TopicWriter] = deque()
 
+    def __len__(self) -> int:
+        return len(self._topics)
+
     def add(self, topic: TopicWriter) -> None:
         """Take a new topic."""
         self._topics.append(topic)

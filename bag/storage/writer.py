@@ -249,7 +249,12 @@ class BagWriter:
         A commit does so for all that are left, and takes long when many topics are new.
         """
         with self._writing():
-            return self._new_topics.release(seconds)
+            before = len(self._new_topics)
+            waiting = self._new_topics.release(seconds)
+            if len(self._new_topics) < before:
+                # else the next commit would have to write what HDF5 keeps of all of them
+                self._bag.flush()
+            return waiting
 
     def sync_behind(self) -> None:
         """Bring the last commit to the device in another thread; a commit before it is there waits for it."""
