@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,9 @@ class RecordBuffer:
         self._bytes = self._messages = self._refused = 0
         # what was handed out and is being written still takes its memory
         self._lent = 0
-        self._closed = self._over = self._awaited = False
+        self._closed = self._over = False
+        # who waits is told when so many bytes are held
+        self._awaited = math.inf
         # entered by itself, a lock costs a third of what a condition does
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -100,7 +103,7 @@ class RecordBuffer:
             for row in refused:
                 self._refused += 1
                 self.skip(channel, "lost_by_us", row)
-            if self._awaited:
+            if self._bytes >= self._awaited:
                 self._changed.notify()
 
     def skip(self, channel: int, kind: str, row: Row) -> None:
@@ -132,9 +135,7 @@ class RecordBuffer:
         with self._lock:
             self._lent = 0
             if not self._items and not self._closed:
-                self._awaited = True
-                self._changed.wait(timeout)
-                self._awaited = False
+                self._wait(timeout, 0)
             items, self._items, self._runs, self._open = self._items, [], {}, {}
             self._lent, self._bytes, self._messages = self._bytes, 0, 0
             closed = self._closed
@@ -142,8 +143,23 @@ class RecordBuffer:
             item if isinstance(item, Skipped) else Received(item.channel, item.rows, item.nbytes) for item in items
         ], closed
 
+    def rest(self, timeout: float, enough: int) -> None:
+        """Wait for `timeout` seconds, but not while `enough` bytes are held, nor when nothing more will come."""
+        with self._lock:
+            if self._bytes < enough and not self._closed:
+                self._wait(timeout, enough)
+
+    def holds(self, nbytes: int) -> bool:
+        """Whether so many bytes wait."""
+        return self._bytes >= nbytes
+
+    def _wait(self, timeout: float, nbytes: int) -> None:
+        self._awaited = nbytes
+        self._changed.wait(timeout)
+        self._awaited = math.inf
+
     def wake(self) -> None:
-        """Let a waiting `take` return at once."""
+        """Let a waiting `take` or `rest` return at once."""
         with self._lock:
             self._changed.notify()
 

@@ -22,8 +22,10 @@ from bag.ring import Ring, write
 from bag.storage.disk import FileOpener, RawFile
 
 # while little arrives, wait this long for more: one batch instead of many; little is below this part of the cache
-COALESCE_S = 0.03
+COALESCE_NS = 100_000_000
 COALESCE_BYTES, COALESCE_PART = 16 << 20, 16
+# while new topics lack their columns, look so often at how long they have waited
+PREPARE_NS = 30_000_000
 # when this part of the cache waits to be written, nothing is compressed any more
 HURRY = 4
 DEMANDS_EVERY_NS = 200_000_000
@@ -170,22 +172,36 @@ class Writing:
         while True:
             wait_s = 0.0 if self.files.committing else max(0.0, (commit_due - self._mono()) / 1e9)
             items, closed = self._buffer.take(wait_s)
-            self._in_hand = sum(len(item.rows) for item in items if isinstance(item, Received))
+            self._in_hand = nbytes = 0
+            for item in items:
+                if isinstance(item, Received):
+                    self._in_hand += len(item.rows)
+                    nbytes += item.nbytes
             if self.files.compressor is not None:
                 self.files.compressor.pressed = self._buffer.statistics().bytes > self._options.max_cache_bytes // HURRY
             self._carry_out_wishes()
+            began = self._mono()
             self._write(items)
             now = self._mono()
             if closed or self._reached_the_end(now):
                 return
             if self._demands and now >= self._demands_due_ns:
                 self._judge(now)
-            self.files.go_on(now)
             if now >= commit_due:
                 commit_due = now + self._options.flush_interval_ns
                 self._commit(now)
-            elif sum(item.nbytes for item in items if isinstance(item, Received)) < self._little:
-                self.finished.wait(COALESCE_S)
+            self._let_gather(began + COALESCE_NS if 0 < nbytes < self._little else now)
+
+    # what a commit has to do, or the next one for new topics, is done while more arrives; at least a part of it
+    def _let_gather(self, until_ns: int) -> None:
+        files, buffer = self.files, self._buffer
+        files.go_on(self._mono())
+        while (left := until_ns - self._mono()) > 0 and not buffer.holds(self._little) and self._wishes.empty():
+            if not files.committing:
+                buffer.rest((min(left, PREPARE_NS) if files.new_topics else left) / 1e9, self._little)
+                if not files.new_topics:
+                    return
+            files.go_on(self._mono())
 
     def _carry_out_wishes(self) -> None:
         while not self._wishes.empty():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 
+import pytest
 from helpers import wait_until
 
 from bag.buffer import Received, RecordBuffer, Skipped, cost_of
@@ -98,11 +99,47 @@ def test_who_waits_for_messages_is_woken_by_the_first():
     taken = []
     waiting = threading.Thread(target=lambda: taken.append(buffer.take(30)))
     waiting.start()
-    wait_until(lambda: buffer._awaited)
+    wait_until(lambda: buffer._awaited == 0)
     buffer.put(*received(0, [row(0)]))
     waiting.join(10)
     assert not waiting.is_alive()
     assert len(taken[0][0]) == 1
+
+
+def resting(buffer: RecordBuffer, enough: int) -> threading.Thread:
+    """Somebody who rests until so many bytes are held."""
+    thread = threading.Thread(target=lambda: buffer.rest(30, enough))
+    thread.start()
+    wait_until(lambda: buffer._awaited == enough)
+    return thread
+
+
+def test_who_rests_is_woken_by_much_and_not_by_little():
+    buffer = RecordBuffer(1 << 20)
+    one = cost_of(row(0))
+    thread = resting(buffer, 3 * one)
+    for number in range(2):
+        buffer.put(*received(0, [row(number)]))
+    assert not buffer.holds(3 * one)
+    thread.join(0.05)
+    assert thread.is_alive()
+    buffer.put(*received(1, [row(2)]))
+    thread.join(10)
+    assert not thread.is_alive()
+    assert buffer.holds(3 * one)
+    # and does not rest at all while much is held
+    buffer.rest(30, 3 * one)
+
+
+@pytest.mark.parametrize("why", ["wake", "close"])
+def test_who_rests_is_woken_by_a_wish_and_by_the_end(why):
+    buffer = RecordBuffer(1 << 20)
+    thread = resting(buffer, 1000)
+    getattr(buffer, why)()
+    thread.join(10)
+    assert not thread.is_alive()
+    buffer.close()
+    buffer.rest(30, 1000)
 
 
 def test_messages_of_a_channel_come_as_one_whatever_came_between_them_but_not_over_what_was_skipped():

@@ -1,0 +1,102 @@
+"""The writer's thread by itself: when it takes what was received, and what it does while more arrives."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+from helpers import wait_until
+
+from bag import RecordOptions, bagset, writing
+from bag.buffer import RecordBuffer, cost_of
+from bag.records import Channel
+from bag.storage import commits
+from bag.writing import Writing
+
+HOUR_NS = 3_600_000_000_000
+TOPICS = ("/a", "/b", "/c")
+
+
+class Rig:
+    """A writer that gathers for an hour once it has written, unless something wakes it."""
+
+    def __init__(self, path, **options):
+        chosen = RecordOptions(all_topics=True, **options)
+        self.buffer = RecordBuffer(chosen.buffer_bytes)
+        self.writing = Writing(path, chosen, self.buffer, wall=time.time_ns, mono=time.monotonic_ns)
+        for number, topic in enumerate(TOPICS):
+            channel = Channel(number, topic, "T", 1, "node", "ipc:///x")
+            self.writing.ask(lambda channel=channel: self.writing.enter(channel))
+        self.writing.start()
+        self.sent = [0] * len(TOPICS)
+
+    def put(self, channel=0, size=8):
+        parts = [TOPICS[channel].encode(), struct.pack(">QQQ", 1, 2, self.sent[channel]), b"\x90", bytes(size)]
+        one = (time.time_ns(), time.monotonic_ns(), parts)
+        self.sent[channel] += 1
+        self.buffer.put(channel, [one], cost_of(one))
+
+    def wait_written(self, count):
+        wait_until(lambda: self.writing.files.written == count)
+
+    def wait_gathering(self):
+        wait_until(lambda: self.buffer._awaited == self.writing._little)
+
+    @property
+    def waiting(self):
+        return self.buffer.statistics().messages
+
+
+@pytest.fixture
+def rig(tmp_path, monkeypatch) -> Iterator[Rig]:
+    monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS)
+    yield rig
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+    assert rig.writing.files.written == sum(rig.sent)
+
+
+def test_little_is_gathered_until_somebody_wishes_something(rig):
+    rig.put()
+    rig.wait_written(1)
+    rig.wait_gathering()
+    for channel in (0, 1, 0):
+        rig.put(channel)
+    assert rig.waiting == 3
+    rig.wait_gathering()
+    rig.writing.ask(lambda: None)
+    rig.wait_written(4)
+
+
+def test_much_is_written_at_once(rig):
+    rig.put()
+    rig.wait_written(1)
+    rig.wait_gathering()
+    rig.put(1, rig.writing._little)
+    rig.wait_written(2)
+    # after much, nothing is waited for
+    wait_until(lambda: rig.buffer._awaited == 0)
+    rig.put(2)
+    rig.wait_written(3)
+
+
+def test_a_commit_is_made_while_more_arrives(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
+    monkeypatch.setattr(commits, "MANY_TOPICS", 1)
+    monkeypatch.setattr(bagset, "COMMIT_S", 0.0)
+    parts = []
+    go_on = bagset.BagSet.go_on
+    monkeypatch.setattr(bagset.BagSet, "go_on", lambda files, now: parts.append(files.committing) or go_on(files, now))
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=1)
+    rig.put()
+    wait_until(lambda: rig.writing.files.committed == 1)
+    rig.wait_gathering()
+    assert parts.count(True) > 5
+    assert rig.writing.files.written == 1
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
