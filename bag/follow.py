@@ -17,7 +17,8 @@ ANSWER_MS = 1000
 ABSENT_S = 0.1
 # how often at most to look for dead publishers
 DEAD_S = 1.0
-WAIT_MS = 50
+# who stops waits for so long
+WAIT_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
