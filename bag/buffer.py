@@ -73,7 +73,7 @@ class RecordBuffer:
         self._bytes = self._messages = self._refused = 0
         # what was handed out and is being written still takes its memory
         self._lent = 0
-        self._closed = self._over = False
+        self._closed = self._over = self._woken = False
         # who waits is told when so many bytes are held
         self._awaited = math.inf
         # entered by itself, a lock costs a third of what a condition does
@@ -130,7 +130,7 @@ class RecordBuffer:
 
         Messages of a channel come as one, between two runs of it that were skipped; others may have come between them.
 
-        What is handed out counts as held until the next call.
+        What is handed out counts as held until `give_back` or the next call.
         """
         with self._lock:
             self._lent = 0
@@ -143,6 +143,11 @@ class RecordBuffer:
             item if isinstance(item, Skipped) else Received(item.channel, item.rows, item.nbytes) for item in items
         ], closed
 
+    def give_back(self) -> None:
+        """What was handed out takes no memory any more."""
+        with self._lock:
+            self._lent = 0
+
     def rest(self, timeout: float, enough: int) -> None:
         """Wait for `timeout` seconds, but not while `enough` bytes are held, nor when nothing more will come."""
         with self._lock:
@@ -153,14 +158,18 @@ class RecordBuffer:
         """Whether so many bytes wait."""
         return self._bytes >= nbytes
 
+    # who was woken just before does not wait
     def _wait(self, timeout: float, nbytes: int) -> None:
-        self._awaited = nbytes
-        self._changed.wait(timeout)
-        self._awaited = math.inf
+        if not self._woken:
+            self._awaited = nbytes
+            self._changed.wait(timeout)
+            self._awaited = math.inf
+        self._woken = False
 
     def wake(self) -> None:
         """Let a waiting `take` or `rest` return at once."""
         with self._lock:
+            self._woken = True
             self._changed.notify()
 
     def close(self) -> None:

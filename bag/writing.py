@@ -23,6 +23,8 @@ from bag.storage.disk import FileOpener, RawFile
 
 # while little arrives, wait this long for more: one batch instead of many; little is below this part of the cache
 COALESCE_NS = 100_000_000
+# or so long, when a commit is due
+LEAST_NS = 30_000_000
 COALESCE_BYTES, COALESCE_PART = 16 << 20, 16
 # while new topics lack their columns, look so often at how long they have waited
 PREPARE_NS = 30_000_000
@@ -170,13 +172,11 @@ class Writing:
     def _write_until_enough(self) -> None:
         commit_due = self._mono() + self._options.flush_interval_ns
         while True:
-            wait_s = 0.0 if self.files.committing else max(0.0, (commit_due - self._mono()) / 1e9)
+            at_once = self.files.committing or not self._wishes.empty()
+            wait_s = 0.0 if at_once else max(0.0, (commit_due - self._mono()) / 1e9)
             items, closed = self._buffer.take(wait_s)
-            self._in_hand = nbytes = 0
-            for item in items:
-                if isinstance(item, Received):
-                    self._in_hand += len(item.rows)
-                    nbytes += item.nbytes
+            received = [item for item in items if isinstance(item, Received)]
+            self._in_hand, nbytes = sum(len(item.rows) for item in received), sum(item.nbytes for item in received)
             if self.files.compressor is not None:
                 self.files.compressor.pressed = self._buffer.statistics().bytes > self._options.max_cache_bytes // HURRY
             self._carry_out_wishes()
@@ -190,7 +190,10 @@ class Writing:
             if now >= commit_due:
                 commit_due = now + self._options.flush_interval_ns
                 self._commit(now)
-            self._let_gather(began + COALESCE_NS if 0 < nbytes < self._little else now)
+            del items, received
+            self._buffer.give_back()
+            soon = max(began + LEAST_NS, commit_due)
+            self._let_gather(min(began + COALESCE_NS, soon) if 0 < nbytes < self._little else now)
 
     # what a commit has to do, or the next one for new topics, is done while more arrives; at least a part of it
     def _let_gather(self, until_ns: int) -> None:

@@ -142,6 +142,31 @@ def test_who_rests_is_woken_by_a_wish_and_by_the_end(why):
     buffer.rest(30, 1000)
 
 
+@pytest.mark.parametrize("wait", [lambda buffer: buffer.take(3600), lambda buffer: buffer.rest(3600, 1000)])
+def test_who_is_woken_just_before_does_not_wait(wait):
+    buffer = RecordBuffer(1 << 20)
+    buffer.wake()
+    wait(buffer)
+    # but only once
+    waiting = threading.Thread(target=wait, args=(buffer,))
+    waiting.start()
+    wait_until(lambda: buffer._awaited in (0, 1000))
+    buffer.wake()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_what_was_handed_out_takes_its_place_until_it_is_given_back():
+    buffer = RecordBuffer(cost_of(row(0)))
+    buffer.put(*received(0, [row(0)]))
+    assert len(drain(buffer)) == 1
+    buffer.put(*received(0, [row(1)]))
+    assert buffer.statistics().refused == 1
+    buffer.give_back()
+    buffer.put(*received(0, [row(2)]))
+    assert (buffer.statistics().refused, buffer.statistics().messages) == (1, 1)
+
+
 def test_messages_of_a_channel_come_as_one_whatever_came_between_them_but_not_over_what_was_skipped():
     buffer = RecordBuffer(1 << 20)
     rows = [row(number) for number in range(5)]

@@ -352,6 +352,38 @@ def test_a_publisher_that_comes_while_messages_flow_is_told_from_the_one_before(
     assert {channel: len(rows) for channel, rows in taken(buffer).items()} == {0: came[0] - 2, 1: 2, 7: 1}
 
 
+def test_who_a_new_publisher_is_is_asked_at_once(intake, cortex_dir):
+    with Talker(cortex_dir, "/steady") as steady, Talker(cortex_dir, "/moody") as moody:
+        _steady, source = joined(intake, steady, moody)
+        port = intake._ports.only
+        port.noticed_ns = time.monotonic_ns() + HOUR_NS
+        source.reborn = True
+        moody.send(1)
+        assert port.socket.poll(10_000)
+        steady.send(3)
+        gathered, more = port.gather(time.time_ns, time.monotonic_ns)
+        assert more
+        assert list(gathered) == [b"/moody"]
+
+
+@pytest.mark.parametrize("why", ["late", "large"])
+def test_what_was_taken_of_the_next_message_is_gathered_too(why, intake, cortex_dir):
+    with Talker(cortex_dir, "/long/enough") as talker:
+        joined(intake, talker)
+        port = intake._ports.only
+        port.noticed_ns = 0 if why == "late" else time.monotonic_ns() + HOUR_NS
+        talker.send_parts(header(0) if why == "late" else bytes(GATHER_BYTES)).send_parts()
+        rows: list[Row] = []
+
+        def gathered() -> object:
+            for messages in port.gather(time.time_ns, time.monotonic_ns)[0].values():
+                rows.extend(messages.rows)
+                assert port.ahead is None
+            return len(rows) == 2
+
+        wait_until(gathered)
+
+
 def test_what_only_begins_with_a_topic_is_not_gathered(intake, cortex_dir):
     with Talker(cortex_dir, "/topic") as talker:
         joined(intake, talker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Iterator
 
@@ -72,6 +73,22 @@ def test_little_is_gathered_until_somebody_wishes_something(rig):
     rig.wait_written(4)
 
 
+def test_a_wish_is_carried_out_though_nothing_more_comes(rig):
+    rig.put()
+    rig.wait_written(1)
+    rig.wait_gathering()
+    carried_out = threading.Event()
+    rig.writing.ask(carried_out.set)
+    assert carried_out.wait(10)
+
+
+def test_what_was_written_takes_no_place_while_more_is_gathered(rig):
+    rig.put(size=rig.writing._little // 2)
+    rig.wait_written(1)
+    rig.wait_gathering()
+    assert rig.buffer.statistics().bytes == 0
+
+
 def test_much_is_written_at_once(rig):
     rig.put()
     rig.wait_written(1)
@@ -84,8 +101,21 @@ def test_much_is_written_at_once(rig):
     rig.wait_written(3)
 
 
+def test_a_commit_that_is_due_ends_the_gathering(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
+    monkeypatch.setattr(writing, "LEAST_NS", 0)
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=1_000_000)
+    for number in range(1, 4):
+        rig.put()
+        wait_until(lambda number=number: rig.writing.files.committed == number)
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+
+
 def test_a_commit_is_made_while_more_arrives(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
+    monkeypatch.setattr(writing, "LEAST_NS", HOUR_NS)
     monkeypatch.setattr(commits, "MANY_TOPICS", 1)
     monkeypatch.setattr(bagset, "COMMIT_S", 0.0)
     parts = []
