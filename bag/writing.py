@@ -26,6 +26,8 @@ COALESCE_NS = 100_000_000
 # or so long, when a commit is due
 LEAST_NS = 30_000_000
 COALESCE_BYTES, COALESCE_PART = 16 << 20, 16
+# what is received is surely here so much later
+HANDED_ON_NS = 10_000_000
 # while new topics lack their columns, look so often at how long they have waited
 PREPARE_NS = 30_000_000
 # when this part of the cache waits to be written, nothing is compressed any more
@@ -73,6 +75,8 @@ class Writing:
         self._channel_of: dict[str, int] = {}
         self._demands: list[Demand] = []
         self._demands_due_ns = 0
+        # snapshots that were asked for, monotonic ns
+        self._triggers: list[int] = []
         self._in_hand = 0
         self._little = min(COALESCE_BYTES, options.buffer_bytes // COALESCE_PART)
         self._enough = False
@@ -118,9 +122,8 @@ class Writing:
             self.files.split(self._mono())
 
     def snapshot(self, mono_ns: int) -> None:
-        """Write the past, as seen from a moment."""
-        if self.ring is not None:
-            self.ring.trigger(mono_ns)
+        """Write the past, as seen from a moment; what has arrived is part of it."""
+        self._triggers.append(mono_ns)
 
     def mark(self, text: str, wall_ns: int) -> None:
         """Keep a named moment."""
@@ -175,13 +178,14 @@ class Writing:
             at_once = self.files.committing or not self._wishes.empty()
             wait_s = 0.0 if at_once else max(0.0, (commit_due - self._mono()) / 1e9)
             items, closed = self._buffer.take(wait_s)
+            taken_ns = self._mono()
             received = [item for item in items if isinstance(item, Received)]
             self._in_hand, nbytes = sum(len(item.rows) for item in received), sum(item.nbytes for item in received)
             if self.files.compressor is not None:
                 self.files.compressor.pressed = self._buffer.statistics().bytes > self._options.max_cache_bytes // HURRY
             self._carry_out_wishes()
-            began = self._mono()
             self._write(items)
+            self._tend_snapshots(taken_ns)
             now = self._mono()
             if closed or self._reached_the_end(now):
                 return
@@ -192,8 +196,8 @@ class Writing:
                 self._commit(now)
             del items, received
             self._buffer.give_back()
-            soon = max(began + LEAST_NS, commit_due)
-            self._let_gather(min(began + COALESCE_NS, soon) if 0 < nbytes < self._little else now)
+            soon = max(taken_ns + LEAST_NS, commit_due)
+            self._let_gather(min(taken_ns + COALESCE_NS, soon) if 0 < nbytes < self._little else now)
 
     # what a commit has to do, or the next one for new topics, is done while more arrives; at least a part of it
     def _let_gather(self, until_ns: int) -> None:
@@ -218,8 +222,14 @@ class Writing:
         for item in items:
             self._write_one(self._cut_to_limit(item) if isinstance(item, Received) else item)
             self._in_hand -= len(item.rows) if isinstance(item, Received) else 0
+
+    # a post-roll ends when what was received in it is here
+    def _tend_snapshots(self, taken_ns: int) -> None:
         if self.ring is not None:
-            self.ring.tick(self._mono())
+            for mono_ns in self._triggers:
+                self.ring.trigger(mono_ns)
+            self._triggers.clear()
+            self.ring.tick(taken_ns - HANDED_ON_NS)
 
     def _write_one(self, item: Item) -> None:
         if isinstance(item, Received):

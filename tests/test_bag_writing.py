@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 from helpers import wait_until
+from talkers import sequences
 
 from bag import RecordOptions, bagset, writing
 from bag.buffer import RecordBuffer, cost_of
 from bag.records import Channel
 from bag.storage import commits
-from bag.writing import Writing
+from bag.writing import HANDED_ON_NS, Writing
 
 HOUR_NS = 3_600_000_000_000
 TOPICS = ("/a", "/b", "/c")
@@ -87,6 +88,40 @@ def test_what_was_written_takes_no_place_while_more_is_gathered(rig):
     rig.wait_written(1)
     rig.wait_gathering()
     assert rig.buffer.statistics().bytes == 0
+
+
+def test_a_snapshot_holds_what_was_waiting_when_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, snapshot=True)
+    rig.put()
+    rig.wait_gathering()
+    for _ in range(3):
+        rig.put()
+    assert rig.waiting == 3
+    now = time.monotonic_ns()
+    rig.writing.ask(lambda: rig.writing.snapshot(now))
+    wait_until(lambda: rig.writing.ring.snapshots == 1)
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+    assert sequences(tmp_path / "run_0.h5", "/a") == [0, 1, 2, 3]
+
+
+def test_a_post_roll_holds_what_was_received_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "COALESCE_NS", 0)
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=1_000_000, snapshot=True, post_roll_ns=200_000_000)
+    rig.put()
+    now = time.monotonic_ns()
+    rig.writing.ask(lambda: rig.writing.snapshot(now))
+    ticks = []
+    wait_until(lambda: rig.writing.ring.writing)
+    tick = rig.writing.ring.tick
+    monkeypatch.setattr(rig.writing.ring, "tick", lambda at: ticks.append((at, time.monotonic_ns())) or tick(at))
+    wait_until(lambda: not rig.writing.ring.writing)
+    rig.buffer.close()
+    rig.writing.join()
+    # not before all of it must have been handed on
+    assert all(late - at >= HANDED_ON_NS for at, late in ticks)
 
 
 def test_much_is_written_at_once(rig):

@@ -249,6 +249,7 @@ class BagWriter:
         A commit does so for all that are left, and takes long when many topics are new.
         """
         with self._writing():
+            self._commits.finish()
             before = len(self._new_topics)
             waiting = self._new_topics.release(seconds)
             if len(self._new_topics) < before:
