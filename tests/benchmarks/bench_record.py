@@ -11,6 +11,7 @@ also what `lcm-logger` and `rosbag record` make of the same load, where they are
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -107,6 +108,8 @@ def ours(out: Path, count: int) -> dict[str, float]:
     recorder.start()
     while not recorder.statistics().topics or not all(t.connected for t in recorder.statistics().topics):
         time.sleep(0.01)
+    # as the command does
+    gc.freeze()
     begin = let_go()
     # joining the topics is over, what is recorded begins
     pauses.clear()
