@@ -122,8 +122,10 @@ class Intake:
     def _flow(self) -> None:
         ports, nobody_wishes = self._ports, self._wishes.empty
         port = ports.only
-        flows = port is not None
-        while flows and port is not None and ports.only is port and nobody_wishes() and not self._stopping:
+        if port is None:
+            return
+        flows = True
+        while flows and ports.only is port and nobody_wishes() and not self._stopping:
             gathered, flows = port.gather(self._wall, self._mono)
             for topic, messages in gathered.items():
                 self._hand_on(port.sources[topic], messages.rows, messages.cost)

@@ -194,6 +194,7 @@ class Writing:
             if now >= commit_due:
                 commit_due = now + self._options.flush_interval_ns
                 self._commit(now)
+            # what has been written takes no memory while more is gathered
             del items, received
             self._buffer.give_back()
             soon = max(taken_ns + LEAST_NS, commit_due)

@@ -1,6 +1,7 @@
 """`cortex bag record` with real publishers and a real daemon: what it writes, what it says, and how it ends."""
 
 import fcntl
+import gc
 import io
 import json
 import os
@@ -496,3 +497,13 @@ class _Screen:
             return words in self._text
 
         wait_until(there, timeout=30, what=f"{words!r} on the screen")
+
+
+def test_what_was_imported_is_spared_from_garbage_collection_while_recording(discovery, tmp_path, monkeypatch):
+    frozen = []
+    monkeypatch.setattr(bag.Recorder, "wait", lambda _recorder, _seconds: frozen.append(gc.get_freeze_count()) or True)
+    monkeypatch.setenv("CORTEX_DISCOVERY_ADDRESS", discovery.address)
+    result = CliRunner().invoke(group, ["record", "-a", "--json", "-o", str(tmp_path / "run.h5")])
+    assert result.exit_code == 0, result.output
+    assert frozen[0] > 1000
+    assert gc.get_freeze_count() == 0

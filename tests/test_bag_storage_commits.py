@@ -244,6 +244,20 @@ def test_a_topic_that_comes_while_a_commit_is_under_way_ends_it_first(tmp_path):
     assert contents(tmp_path / NAME) == run.sent
 
 
+def test_columns_that_are_prepared_while_a_commit_is_under_way_end_it_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(new_topics, "HOLD_S", 0.0)
+    run = Slow(tmp_path)
+    run.add("/imu")
+    run.send("/imu", 3)
+    assert not run.writer.commit_some(0)
+    run.writer.prepare(10)
+    assert not run.writer.committing
+    with h5py.File(tmp_path / NAME, "r") as file:
+        assert len(file["imu/_index"]) == 3
+    run.writer.abort()
+    assert contents(tmp_path / NAME) == run.sent
+
+
 def test_a_commit_does_not_wait_while_much_comes(tmp_path, monkeypatch):
     monkeypatch.setattr(commits, "MOST_BEHIND", 100_000)
     run = Slow(tmp_path)

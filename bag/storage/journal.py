@@ -207,7 +207,11 @@ class CommitFile:
             pass
 
     def commit_parts(self, *, sync: bool = False) -> Generator[None]:
-        """The same in parts, of which each takes a few ms; until the last one HDF5 and `fill` must not write."""
+        """The same in parts, of which each takes a few ms; until the last one HDF5 and `fill` must not write.
+
+        Raises:
+            OSError: the disk failed; what is committed stays as it was.
+        """
         self.check()
         if self.dead:
             return
