@@ -40,11 +40,15 @@ Item = Received | Skipped
 
 @dataclass(frozen=True, slots=True)
 class BufferStatistics:
-    """What waits in the buffer, and what it refused so far."""
+    """What waits in the buffer (messages, and their memory in bytes), and what it refused so far (messages).
+
+    `received` is the bytes of all messages that ever came, without what they cost beside, refused ones too.
+    """
 
     messages: int
     bytes: int
     refused: int
+    received: int
 
 
 @dataclass(slots=True)
@@ -70,7 +74,7 @@ class RecordBuffer:
         self._runs: dict[int, int] = {}
         # the same for messages that were taken
         self._open: dict[int, _Taken] = {}
-        self._bytes = self._messages = self._refused = 0
+        self._bytes = self._messages = self._refused = self._received = 0
         # what was handed out and is being written still takes its memory
         self._lent = 0
         self._closed = self._over = self._woken = False
@@ -85,6 +89,7 @@ class RecordBuffer:
         with self._lock:
             if self._over:
                 return
+            self._received += nbytes - len(rows) * MESSAGE_OVERHEAD
             free = self._max_bytes - self._bytes - self._lent
             refused: Sequence[Row] = ()
             if nbytes > free:
@@ -190,7 +195,7 @@ class RecordBuffer:
     def statistics(self) -> BufferStatistics:
         """What waits now, and what was refused so far."""
         with self._lock:
-            return BufferStatistics(self._messages, self._bytes + self._lent, self._refused)
+            return BufferStatistics(self._messages, self._bytes + self._lent, self._refused, self._received)
 
 
 def _continues(run: Skipped, kind: str, sequence: int) -> bool:

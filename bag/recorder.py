@@ -268,7 +268,7 @@ class Recorder:
             problems=(*self._problems, *self._intake.problems),
             snapshot_mode=ring is not None,
             compression=files.compression,
-            in_bytes_per_s=self._rates_of("in", now, written + buffer.bytes),
+            in_bytes_per_s=self._rates_of("in", now, buffer.received),
             out_bytes_per_s=self._rates_of("out", now, written),
             topics=topics,
         )

@@ -156,6 +156,17 @@ def test_who_is_woken_just_before_does_not_wait(wait):
     assert not waiting.is_alive()
 
 
+def test_what_came_never_grows_less_whatever_becomes_of_it():
+    rows = [row(number, 1000) for number in range(3)]
+    buffer = RecordBuffer(2 * cost_of(rows[0]))
+    buffer.put(*received(0, rows))
+    came = sum(len(part) for one in rows for part in one[2])
+    assert buffer.statistics().received == came
+    drain(buffer)
+    buffer.give_back()
+    assert (buffer.statistics().bytes, buffer.statistics().received) == (0, came)
+
+
 def test_what_was_handed_out_takes_its_place_until_it_is_given_back():
     buffer = RecordBuffer(cost_of(row(0)))
     buffer.put(*received(0, [row(0)]))
