@@ -260,7 +260,7 @@ class BagSet:
             self._next_path(),
             force=options.force,
             description=options.description,
-            custom_data=dict(options.custom_data),
+            custom_data=options.kept_data,
             opener=self._opener,
             compressor=self.compressor,
         )

@@ -30,6 +30,8 @@ POLL_MS = 50
 # connections come and go rarely: looking at every monitor for every message would double the work of waiting
 MONITORS_EVERY_NS = 50_000_000
 EMPTY_TURNS = 1000
+# as much of ZeroMQ's queue may fill while we let messages gather there
+QUEUE_SHARE = 4
 
 
 class Intake:
@@ -38,6 +40,7 @@ class Intake:
     Args:
         buffer: where the messages go.
         queue_bytes: bound on what ZeroMQ holds for us; what does not fit waits, or is lost, at the publisher.
+        interval_ns: let messages gather at most this long before they are taken and stamped; 0: take each at once.
         wall: wall clock in ns.
         mono: monotonic clock in ns.
         renew: gives a channel for a source; True: a new publisher speaks there. Called in the intake's thread.
@@ -48,11 +51,13 @@ class Intake:
         buffer: RecordBuffer,
         queue_bytes: int,
         *,
+        interval_ns: int = 0,
         wall: Callable[[], int] = time.time_ns,
         mono: Callable[[], int] = time.monotonic_ns,
         renew: Callable[[Source, bool], int] | None = None,
     ) -> None:
         self._buffer = buffer
+        self._interval_ns = interval_ns
         self._wall, self._mono = wall, mono
         self._renew = renew
         self.problems: list[str] = []
@@ -62,7 +67,8 @@ class Intake:
         self._bell_end = self._context.socket(zmq.PAIR)
         self._bell.bind("inproc://bell")
         self._bell_end.connect("inproc://bell")
-        self._ports = Ports(self._context, max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES))
+        self._queue = max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES)
+        self._ports = Ports(self._context, self._queue)
         self._ports.poller.register(self._bell_end, zmq.POLLIN)
         self._monitors_due_ns = 0
         self._stopping = False
@@ -105,7 +111,9 @@ class Intake:
         try:
             flows = False
             while not self._stopping:
-                if flows:
+                if flows and self._interval_ns:
+                    self._take_now_and_then()
+                elif flows:
                     self._flow()
                 flows = self._turn(POLL_MS)
             # what has already arrived, not what a flood goes on to bring
@@ -130,6 +138,27 @@ class Intake:
             for topic, messages in gathered.items():
                 self._hand_on(port.sources[topic], messages.rows, messages.cost)
             self._look_at(port, self._mono())
+
+    # To wake up costs more than to take a message. The more came, the sooner it looks again; after nothing, it waits.
+    def _take_now_and_then(self) -> None:
+        interval_ns, taken = self._interval_ns, 1
+        while taken:
+            time.sleep(interval_ns / 1e9)
+            taken = self._take_all()
+            interval_ns = min(self._interval_ns, interval_ns * self._queue // QUEUE_SHARE // max(1, taken) + 1)
+
+    # all that has come to any socket, unless somebody wishes something; returns how many messages
+    def _take_all(self) -> int:
+        taken, more = 0, True
+        while more and self._wishes.empty() and not self._stopping:
+            more = False
+            for port in self._ports:
+                # whoever spoke until now is asked first: a new publisher may have come in the meantime
+                self._look_at(port, self._mono())
+                if not port.socket.closed:
+                    more |= self._drain(port, TURN_MESSAGES)
+                    taken += port.took - 1
+        return taken
 
     # one round over all sockets that have something; True when messages came
     def _turn(self, timeout_ms: int) -> bool:
@@ -214,20 +243,13 @@ class Intake:
             for row in rows:
                 self._buffer.skip(source.channel, "paused", row)
         elif source.period_ns:
-            self._thin_out(source, rows)
+            for row in rows:
+                if source.is_due(row[1]):
+                    self._buffer.put(source.channel, [row], cost_of(row))
+                else:
+                    self._buffer.skip(source.channel, "throttled", row)
         else:
             self._buffer.put(source.channel, rows, cost)
-
-    # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5
-    def _thin_out(self, source: Source, rows: list[Row]) -> None:
-        for row in rows:
-            now = row[1]
-            if now < source.next_ns:
-                self._buffer.skip(source.channel, "throttled", row)
-                continue
-            late = now - source.next_ns
-            source.next_ns = (source.next_ns if late < source.period_ns else now) + source.period_ns
-            self._buffer.put(source.channel, [row], cost_of(row))
 
     def _fulfil(self) -> None:
         while self._bell_end.poll(0):

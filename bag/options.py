@@ -11,6 +11,8 @@ SECOND = 1_000_000_000
 MAX_CLOCK_HZ = 10_000
 # below, not even one image of a small camera finds room
 MIN_CACHE = 1 << 20
+# longer, and what ZeroMQ holds meanwhile would count against the cache
+MAX_RECEIVE_INTERVAL_NS = SECOND // 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class RecordOptions:
         min_free_bytes: stop when the disk has less than this left.
         max_cache_bytes: bound on the memory of what waits, ZeroMQ's queues included; beyond it messages are refused and
             counted.
+        receive_interval_ns: let messages gather this long (100 ms at most) before they are received, which takes less
+            processor time; log times are as coarse as that, publish times are not. 0: receive each at once.
         flush_interval_ns: time between commits.
         sync_interval_ns: time between commits that also survive a power cut.
         force: replace a bag that is already there.
@@ -66,6 +70,7 @@ class RecordOptions:
     max_bag_files: int | None = None
     min_free_bytes: int = 0
     max_cache_bytes: int = 1 << 30
+    receive_interval_ns: int = 0
     flush_interval_ns: int = SECOND // 2
     sync_interval_ns: int = 5 * SECOND
     force: bool = False
@@ -100,6 +105,7 @@ class RecordOptions:
                 raise UsageError(f"{what} is {value}; it must be above 0")
         if self.max_cache_bytes < MIN_CACHE:
             raise UsageError(f"the cache has {self.max_cache_bytes} bytes; it needs at least {MIN_CACHE}")
+        self._check_receive_interval()
         if self.wait_for_topics and not self.topics:
             raise UsageError("there is nothing to wait for: name the topics that must be there before recording begins")
         if self.snapshot and (self.max_bag_bytes is not None or self.max_bag_duration_ns is not None):
@@ -110,6 +116,18 @@ class RecordOptions:
             from bag.storage.filters import parse_compression
 
             parse_compression(self.compression)
+
+    def _check_receive_interval(self) -> None:
+        interval = self.receive_interval_ns
+        if not 0 <= interval <= MAX_RECEIVE_INTERVAL_NS:
+            raise UsageError(f"the receive interval is {interval / 1e6:g} ms; it must be from 0 to 100 ms")
+        for topic, hz in self.throttle:
+            # what is received together has one log time, and of it thinning keeps one
+            if hz * interval > SECOND:
+                raise UsageError(
+                    f"{topic} cannot be thinned out to {hz:g} Hz while messages are received only every "
+                    f"{interval / 1e6:g} ms; shorten the receive interval"
+                )
 
     # max_cache_bytes is shared out, so that together they keep to it
     @property
@@ -126,6 +144,12 @@ class RecordOptions:
     def buffer_bytes(self) -> int:
         """What may wait to be written."""
         return self.max_cache_bytes - self.queue_bytes - self.past_bytes
+
+    @property
+    def kept_data(self) -> dict[str, str]:
+        """The pairs to keep with the bag: `custom_data`, and how coarse its log times are when they are."""
+        interval = self.receive_interval_ns
+        return ({"receive_interval": f"{interval / 1e6:g}ms"} if interval else {}) | dict(self.custom_data)
 
     @property
     def selection(self) -> Selection:

@@ -100,7 +100,13 @@ class Recorder:
             undo.callback(self._writing.join)
             undo.callback(self._buffer.close)
             clocks = {"wall": self._wall, "mono": self._mono}
-            self._intake = Intake(self._buffer, options.queue_bytes, renew=self._roster.renew, **clocks)
+            self._intake = Intake(
+                self._buffer,
+                options.queue_bytes,
+                interval_ns=options.receive_interval_ns,
+                renew=self._roster.renew,
+                **clocks,
+            )
             self._intake.paused = options.start_paused
             self._intake.start()
             undo.callback(self._intake.stop)

@@ -27,3 +27,12 @@ class Source:
     def local(self) -> bool:
         """Whether it comes from this machine, over ipc."""
         return self.address.startswith("ipc:")
+
+    # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5
+    def is_due(self, now_ns: int) -> bool:
+        """Whether thinning keeps what came at this time of the monotonic clock (ns); if so, the next one is awaited."""
+        late_ns = now_ns - self.next_ns
+        if late_ns < 0:
+            return False
+        self.next_ns = (self.next_ns if late_ns < self.period_ns else now_ns) + self.period_ns
+        return True

@@ -344,9 +344,9 @@ def test_every_option_reaches_the_recorder(monkeypatch):
     monkeypatch.setattr(sys.modules["bag.cli.record"], "Recorder", Noting)
     words = (
         "/a -e ^/b -x c --exclude-topics /d --topic-types T --nodes n -b 2G -d 10m --max-bag-files 3 --duration 90s "
-        "--limit 5 --min-free-space 1G --max-cache-size 64M --flush-interval 1s -p 200ms --no-discovery "
-        "--wait-for-topics --require /a@9.5 --require /b --throttle /c=2 --sticky /map --start-paused "
-        "--compression gzip:6 --description text --custom-data k=v --disable-keyboard-controls"
+        "--limit 5 --min-free-space 1G --max-cache-size 64M --receive-interval 20ms --flush-interval 1s "
+        "-p 200ms --no-discovery --wait-for-topics --require /a@9.5 --require /b --throttle /c=2 --sticky /map "
+        "--start-paused --compression gzip:6 --description text --custom-data k=v --disable-keyboard-controls"
     )
     result = CliRunner().invoke(group, ["record", *words.split()])
     assert result.exit_code == 0, result.stderr
@@ -364,6 +364,7 @@ def test_every_option_reaches_the_recorder(monkeypatch):
         limit=5,
         min_free_bytes=1 << 30,
         max_cache_bytes=64 << 20,
+        receive_interval_ns=20_000_000,
         flush_interval_ns=10**9,
         polling_interval_ns=200_000_000,
         follow=False,
@@ -507,3 +508,34 @@ def test_what_was_imported_is_spared_from_garbage_collection_while_recording(dis
     assert result.exit_code == 0, result.output
     assert frozen[0] > 1000
     assert gc.get_freeze_count() == 0
+
+
+def test_nothing_gathers_unless_it_was_asked_for(monkeypatch):
+    seen = []
+
+    class Noting(_LossyRecorder):
+        def __init__(self, path, options):
+            super().__init__(path, options)
+            seen.append(options)
+
+        def statistics(self):
+            return replace(STATISTICS, topics=())
+
+    monkeypatch.setattr(sys.modules["bag.cli.record"], "Recorder", Noting)
+    assert CliRunner().invoke(group, ["record", "-a"]).exit_code == 0
+    assert seen[0].receive_interval_ns == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--receive-interval 101ms", "the receive interval is 101 ms; it must be from 0 to 100 ms"),
+        ("--receive-interval 20ms --throttle /a=50 --throttle /b=51", "/b cannot be thinned out to 51 Hz"),
+    ],
+)
+def test_a_receive_interval_that_cannot_be_kept_to_is_a_usage_error(words, complaint, tmp_path):
+    path = tmp_path / "run.h5"
+    result = CliRunner().invoke(group, ["record", "-a", "-o", str(path), *words.split()])
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert list(tmp_path.iterdir()) == []

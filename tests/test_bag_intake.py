@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -13,7 +14,7 @@ from helpers import wait_until
 from talkers import BODY, Talker, header
 
 from bag.buffer import Received, RecordBuffer, cost_of
-from bag.intake import Intake
+from bag.intake import TURN_MESSAGES, Intake
 from bag.ports import GATHER_BYTES, MAX_SOCKETS, MAX_TOPICS, MONITOR_NS, WAITING, Event, Port, Ports
 from bag.sources import Source
 from bag.storage.batch import Row
@@ -424,8 +425,9 @@ def test_messages_flow_no_longer_when_their_socket_has_gone(intake, buffer, cort
     assert buffer.statistics().messages == 3
 
 
-def test_a_wish_is_fulfilled_and_a_stop_is_noticed_in_the_midst_of_a_flood(buffer, cortex_dir):
-    intake = Intake(buffer, PLENTY)
+@pytest.mark.parametrize("interval_ns", [0, 20_000_000])
+def test_a_wish_is_fulfilled_and_a_stop_is_noticed_in_the_midst_of_a_flood(interval_ns, buffer, cortex_dir):
+    intake = Intake(buffer, PLENTY, interval_ns=interval_ns)
     with Talker(cortex_dir, "/flood") as flood, Talker(cortex_dir, "/wanted") as wanted:
         intake.start()
         intake.connect(Source(0, flood.topic, flood.info.address))
@@ -451,8 +453,9 @@ def test_a_wish_is_fulfilled_and_a_stop_is_noticed_in_the_midst_of_a_flood(buffe
             speaker.join()
 
 
-def test_what_has_arrived_when_it_stops_is_taken(buffer, cortex_dir):
-    intake = Intake(buffer, PLENTY)
+@pytest.mark.parametrize("interval_ns", [0, 100_000_000])
+def test_what_has_arrived_when_it_stops_is_taken(interval_ns, buffer, cortex_dir):
+    intake = Intake(buffer, PLENTY, interval_ns=interval_ns)
     with Talker(cortex_dir, "/last/words") as talker:
         intake.start()
         intake.connect(Source(0, talker.topic, talker.info.address))
@@ -473,3 +476,132 @@ def test_waiting_in_the_socket_ends_when_nothing_comes(ports):
     port = place(ports, "/a", "ipc:///tmp/none")
     with pytest.raises(zmq.Again):
         port.receive(WAITING)
+
+
+# --- letting messages gather
+
+INTERVAL_NS = 20_000_000
+INTERVAL_S = INTERVAL_NS / 1e9
+
+
+def sleeping(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object] = lambda: None) -> list[float]:
+    """Let no time pass where the intake lets messages gather, but something happen; how long it would have been (s)."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        meanwhile()
+
+    monkeypatch.setattr("bag.intake.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    return slept
+
+
+@pytest.fixture
+def patient(buffer: RecordBuffer) -> Iterator[Intake]:
+    """An intake that lets messages gather, not started."""
+    intake = Intake(buffer, PLENTY, interval_ns=INTERVAL_NS)
+    yield intake
+    intake.stop()
+
+
+def test_what_has_gathered_is_taken_from_all_sockets_without_waiting_at_any(patient, buffer, cortex_dir, monkeypatch):
+    with Talker(cortex_dir, "/t", name="a.sock") as one, Talker(cortex_dir, "/t", name="b.sock") as other:
+        joined(patient, one, other)
+        count = len(list(patient._ports))
+        assert count == 2
+
+        def speak() -> None:
+            if len(slept) == 1:
+                # more than is taken from one socket at a time
+                one.send(TURN_MESSAGES + 3)
+                other.send(5)
+                wait_until(lambda: all(port.socket.poll(0) for port in patient._ports))
+
+        slept = sleeping(monkeypatch, speak)
+        monkeypatch.setattr(patient._ports.poller, "poll", None)
+
+        def took() -> object:
+            patient._take_now_and_then()
+            return buffer.statistics().messages >= TURN_MESSAGES + 8
+
+        wait_until(took)
+        found = taken(buffer)
+    numbers = {channel: [int.from_bytes(parts[1][16:], "big") for parts in rows] for channel, rows in found.items()}
+    assert numbers == {0: list(range(TURN_MESSAGES + 3)), 1: list(range(5))}
+
+
+def test_the_more_has_gathered_the_sooner_it_is_looked_for_again_and_after_nothing_it_is_waited_for(
+    patient, monkeypatch
+):
+    queue = patient._queue
+    found = iter([1, queue, queue // 8, queue // 4, 1, 0, 1])
+    slept = sleeping(monkeypatch)
+    monkeypatch.setattr(patient, "_take_all", lambda: next(found))
+    patient._take_now_and_then()
+    assert slept == pytest.approx([INTERVAL_S * share for share in (1, 1, 1 / 4, 1 / 2, 1 / 2, 1)], rel=1e-3)
+    assert next(found) == 1
+
+
+def test_messages_gather_no_longer_when_somebody_wishes_something(patient, buffer, cortex_dir, monkeypatch):
+    with Talker(cortex_dir, "/flow") as talker:
+        joined(patient, talker)
+        slept = sleeping(monkeypatch, lambda: patient.connect(Source(1, b"/wanted", "ipc:///tmp/none")))
+        talker.send(3)
+        assert patient._ports.only.socket.poll(10_000)
+        patient._take_now_and_then()
+        assert (len(slept), buffer.statistics().messages) == (1, 0)
+        turn_until(patient, lambda: buffer.statistics().messages == 3)
+
+
+def test_who_spoke_while_messages_gathered_is_told_from_the_one_before(patient, buffer, cortex_dir, monkeypatch):
+    patient._renew = lambda _source, reborn: 7 if reborn else 6
+    with Talker(cortex_dir, "/moody") as moody:
+        (source,) = joined(patient, moody)
+        moody.send(2)
+        turn_until(patient, lambda: buffer.statistics().messages == 2)
+        moody.send(3)
+    sleeping(monkeypatch)
+
+    def broken() -> object:
+        patient._ports.only.noticed_ns = 0
+        patient._take_now_and_then()
+        return source.reborn
+
+    wait_until(broken)
+    # its last words are its own
+    assert [len(rows) for rows in taken(buffer).values()] == [5]
+    with Talker(cortex_dir, "/moody") as moody:
+        moody.wait_subscribed().send(1)
+        turn_until(patient, lambda: buffer.statistics().messages)
+    assert list(taken(buffer)) == [7]
+
+
+def test_a_socket_may_go_while_messages_gather(patient, buffer, cortex_dir, monkeypatch):
+    sleeping(monkeypatch)
+    with Talker(cortex_dir, "/flow") as talker:
+        (source,) = joined(patient, talker)
+        patient._notice(patient._ports.only)
+        patient._begin_to_leave(source)
+        assert source.leaving
+        talker.send(3)
+
+    def gone() -> object:
+        patient._take_now_and_then()
+        return patient._ports.only is None
+
+    wait_until(gone)
+    assert buffer.statistics().messages == 3
+
+
+@pytest.mark.parametrize("interval_ns", [0, INTERVAL_NS])
+def test_messages_gather_only_where_that_was_asked_for(interval_ns, buffer, cortex_dir, monkeypatch):
+    slept = sleeping(monkeypatch)
+    intake = Intake(buffer, PLENTY, interval_ns=interval_ns)
+    with Talker(cortex_dir, "/flow") as talker:
+        intake.start()
+        intake.connect(Source(0, talker.topic, talker.info.address))
+        talker.wait_subscribed().send(100)
+        wait_until(lambda: buffer.statistics().messages == 100)
+        intake.stop()
+    assert intake.error is None
+    assert bool(slept) == bool(interval_ns)

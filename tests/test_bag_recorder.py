@@ -28,6 +28,7 @@ from talkers import (
 import bag
 from bag import RecordOptions
 from bag.control import command
+from bag.options import MAX_RECEIVE_INTERVAL_NS
 from bag.storage.disk import RawFile
 from bag.storage.reader import BagReader
 from cortex.discovery.client import DiscoveryClient
@@ -232,8 +233,9 @@ def test_topics_with_hostile_names_are_recorded_or_refused_but_end_nothing(path,
 # --- publishers that come back
 
 
-def test_a_restarted_publisher_is_followed_and_marked(path, cortex_dir, discovery):
-    with recording(path, discovery) as recorder:
+@pytest.mark.parametrize("receive_interval_ns", [0, MAX_RECEIVE_INTERVAL_NS])
+def test_a_restarted_publisher_is_followed_and_marked(receive_interval_ns, path, cortex_dir, discovery):
+    with recording(path, discovery, receive_interval_ns=receive_interval_ns) as recorder:
         with Talker(cortex_dir) as first:
             first.register(discovery).wait_subscribed().send(5)
             wait_written(recorder, 5)
@@ -496,6 +498,29 @@ def test_splits_by_size_and_a_ring_of_files(path, cortex_dir, discovery):
     assert len(kept) == 2
     last = [n for one in recorder.statistics().paths for n in sequences(Path(one))]
     assert last == list(range(last[0], 60))
+
+
+def test_with_a_receive_interval_nothing_is_missing_publish_times_are_exact_and_the_bag_says_so(
+    path, cortex_dir, discovery
+):
+    options = {"receive_interval_ns": 20_000_000, "custom_data": (("robot", "7"),)}
+    with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
+        talker.register(discovery).wait_subscribed()
+        # neither a multiple of a burst nor all at once
+        for count in range(1, 40):
+            talker.send(count)
+            wait_until(lambda expected=talker.sequence: count_of(recorder) > expected - 50)
+        wait_written(recorder, 780)
+        assert topic_of(recorder).lost_before_us == topic_of(recorder).lost_by_us == 0
+    assert sequences(path) == list(range(780))
+    with BagReader(path) as reader:
+        times = [(m.publish_time_ns, m.log_time_ns) for _time, m in reader.merged(["/t"], "log")]
+    sent = [publish_ns for publish_ns, _log_ns in times]
+    # each as in its header, all different; they are received later, in their order
+    assert sent == sorted(set(sent))
+    assert all(publish_ns < log_ns for publish_ns, log_ns in times)
+    with bag.open(path) as run:
+        assert run.info().custom_data == {"receive_interval": "20ms", "robot": "7"}
 
 
 def test_the_limit_is_exact(path, cortex_dir, discovery):

@@ -42,6 +42,7 @@ _TICK_S = 0.1
     record_options.limit_opt,
     record_options.min_free_space_opt,
     record_options.max_cache_size_opt,
+    record_options.receive_interval_opt,
     record_options.flush_interval_opt,
     record_options.polling_interval_opt,
     record_options.no_discovery_opt,

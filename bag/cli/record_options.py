@@ -93,6 +93,14 @@ max_cache_size_opt = click.option(
     help="Memory for messages that wait for the disk; what does not fit is refused and counted.",
     **SIZE,
 )
+receive_interval_opt = click.option(
+    "--receive-interval",
+    "receive_interval_ns",
+    default="0",
+    show_default=True,
+    help="Receive what has come only this often, 100ms at most: less CPU, but log times as coarse.",
+    **DURATION,
+)
 flush_interval_opt = click.option(
     "--flush-interval",
     "flush_interval_ns",

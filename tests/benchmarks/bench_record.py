@@ -1,11 +1,13 @@
 """Recording beside a bare receive loop, on the same load in the same run: what the recorder costs, as ratios.
 
-    python tests/benchmarks/bench_record.py [W1 W2 W3 W4] [--rates 0 120] [--repeat 3] [--rivals] [--directory /tmp]
+    python tests/benchmarks/bench_record.py [W1 W2 W3 W4] [--rates 0 120] [--repeat 3] [--receive-interval 20]
+        [--rivals] [--directory /tmp]
 
 For every load and rate it runs, in turn, a bare ZeroMQ loop that appends what it receives to a plain file, and the
-recorder. It prints messages received of sent, CPU seconds of the receiving process, its peak memory, how long after the
-last send everything had been received and written ("behind"), and for how long commits kept the writer. With --rivals
-also what `lcm-logger` and `rosbag record` make of the same load, where they are installed (see bench_record_rivals.py).
+recorder, once as it is and once for each receive interval (ms) that is given. It prints messages received of sent, CPU
+seconds of the receiving process, its peak memory, how long after the last send everything had been received and written
+("behind"), and for how long commits kept the writer. With --rivals also what `lcm-logger` and `rosbag record` make of the
+same load, where they are installed (see bench_record_rivals.py).
 """
 
 from __future__ import annotations
@@ -99,12 +101,15 @@ def bare(out: Path, count: int) -> dict[str, float]:
     return {"received": received, "end": last, "cpu": cpu_seconds() - begin}
 
 
-def ours(out: Path, count: int) -> dict[str, float]:
+def ours(out: Path, count: int, interval_ms: float = 0) -> dict[str, float]:
     """Record with bag.Recorder until everything has come."""
     import bag
 
     pauses = watch_commits()
-    recorder = bag.Recorder(out, bag.RecordOptions(all_topics=True, max_cache_bytes=2 << 30))
+    options = bag.RecordOptions(
+        all_topics=True, max_cache_bytes=2 << 30, receive_interval_ns=round(interval_ms * 1_000_000)
+    )
+    recorder = bag.Recorder(out, options)
     recorder.start()
     while not recorder.statistics().topics or not all(t.connected for t in recorder.statistics().topics):
         time.sleep(0.01)
@@ -167,7 +172,7 @@ def watch_commits() -> list[float]:
 
 
 def receive(kind: str, out: Path, count: int) -> None:
-    result = (bare if kind == "bare" else ours)(out, count)
+    result = bare(out, count) if kind == "bare" else ours(out, count, float(kind.partition("@")[2] or 0))
     result["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result), flush=True)
 
@@ -225,6 +230,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--seconds", type=float, help="of W3 and W4 instead of 10 and 8")
     parser.add_argument("--rates", type=float, nargs="*")
+    parser.add_argument("--receive-interval", type=float, nargs="*", default=[])
     parser.add_argument("--rivals", action="store_true")
     parser.add_argument("--directory", type=Path, default=Path("/tmp"))
     parser.add_argument("--receive", nargs=3)
@@ -240,14 +246,16 @@ def main() -> None:
             if options.seconds and load in ("W3", "W4"):
                 count = round(options.seconds * (1580 if load == "W3" else 10_000))
             for _ in range(options.repeat):
-                rows = {kind: run(load, rate, count, kind, options.directory) for kind in ("bare", "ours")}
+                kinds = ["bare", "ours", *(f"ours@{interval:g}" for interval in options.receive_interval)]
+                rows = {kind: run(load, rate, count, kind, options.directory) for kind in kinds}
                 for kind, row in rows.items():
                     print(
                         load, f"{rate:g}", kind, {name: round(value, 2) for name, value in row.items() if name != "end"}
                     )
-                ratio = rows["ours"]["received_per_s"] / rows["bare"]["received_per_s"]
-                cpu = rows["ours"]["cpu"] / rows["bare"]["cpu"]
-                print(load, f"{rate:g}", f"ours/bare received per second {ratio:.2f}, CPU {cpu:.2f}", flush=True)
+                for kind in kinds[1:]:
+                    ratio = rows[kind]["received_per_s"] / rows["bare"]["received_per_s"]
+                    cpu = rows[kind]["cpu"] / rows["bare"]["cpu"]
+                    print(load, f"{rate:g}", f"{kind}/bare received per second {ratio:.2f}, CPU {cpu:.2f}", flush=True)
                 for name, record in rivals(options.directory).items() if options.rivals else ():
                     row = record(PLANS[load], rate, count)
                     print(load, f"{rate:g}", name, {key: round(value, 2) for key, value in row.items()}, flush=True)
