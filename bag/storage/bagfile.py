@@ -51,7 +51,7 @@ class BagFile:
         """Write what is left for the next commit, with these summaries (TOPIC_DTYPE) of the topics."""
         self.book.settle(summaries)
         self.commits += 1
-        self.h5[names.BOOK].attrs.modify("commits", np.uint64(self.commits))
+        self.book.count(self.commits)
 
     def flush(self) -> None:
         """Let HDF5 write what it keeps in memory."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5a, h5s, h5t
 from numpy.typing import NDArray
 
 from bag.storage import layout
@@ -53,7 +54,7 @@ class Book:
         self._frozen: dict[str, list[Any]] = {}
         if not resume:
             self._create_tables()
-        self._rewritten: dict[str, h5py.Dataset] = {name: group[name] for name in REWRITTEN}
+        self._rewritten = {name: (group[name].id, h5t.py_create(dtype)) for name, dtype in REWRITTEN.items()}
         self._growing = {
             name: Column(file, group[name].id, layout.BOOK_COLUMNS[name], self.checksums) for name in GROWING
         }
@@ -123,15 +124,20 @@ class Book:
         self._rewrite(layout.OPEN_CHUNKS, self.checksums.remaining())
         self._rewrite(layout.TOPICS, summaries)
 
+    def count(self, commits: int) -> None:
+        """Write how many commits there were."""
+        h5a.open(self._group.id, b"commits").write(np.array(commits, np.uint64))
+
     def close(self) -> None:
         """Let go of all HDF5 objects."""
         self._growing.clear()
         self._rewritten.clear()
         self._group = None
 
+    # a part of every commit, which takes half as long below h5py's own datasets
     def _rewrite(self, name: str, rows: NDArray[Any]) -> None:
-        table = self._rewritten[name]
+        table, kind = self._rewritten[name]
         if table.shape != rows.shape:
-            table.resize(rows.shape)
+            table.set_extent(rows.shape)
         if len(rows):
-            table[...] = rows
+            table.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(rows, REWRITTEN[name]), kind)

@@ -26,6 +26,7 @@ import numpy as np
 from bag.errors import IntegrityError
 from bag.storage.disk import PAGE, Buffer, RawFile
 from bag.storage.redo import COMMIT, Sync, encode, write_pages
+from bag.storage.room import Room
 from bag.storage.superblock import end_of_file
 from bag.storage.undo import Undo
 
@@ -77,6 +78,7 @@ class CommitFile:
         self._unsynced: set[int] = set()
         self._ends = (committed, committed)
         self._sync: Sync | None = None
+        self._room = Room(data)
         if reserved > committed:
             # HDF5 allocates behind the end that the superblock states
             self._to_overlay(*end_of_file(data, reserved))
@@ -139,6 +141,7 @@ class CommitFile:
         try:
             if not self.dead and self.size >= self.base:
                 self.data.truncate(self.size)
+                self._room.given_back(self.size)
         except BaseException as error:  # noqa: BLE001  raised by `check`
             self.abandon(error)
         return self.size
@@ -309,6 +312,7 @@ class CommitFile:
         if waits:
             self._to_overlay(start, view[:waits])
         if waits < view.nbytes:
+            self._room.prepare(start + waits, view.nbytes - waits)
             self.data.write_at(start + waits, view[waits:])
 
     def _to_overlay(self, offset: int, view: memoryview) -> None:

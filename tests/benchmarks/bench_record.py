@@ -6,8 +6,8 @@
 For every load and rate it runs, in turn, a bare ZeroMQ loop that appends what it receives to a plain file, and the
 recorder, once as it is and once for each receive interval (ms) that is given. It prints messages received of sent, CPU
 seconds of the receiving process, its peak memory, how long after the last send everything had been received and written
-("behind"), and for how long commits kept the writer. With --rivals also what `lcm-logger` and `rosbag record` make of the
-same load, where they are installed (see bench_record_rivals.py).
+("behind"), and for how long commits kept the writer. With --rivals also what `lcm-logger` and `rosbag record` make of
+the same load, where they are installed (see bench_record_rivals.py).
 """
 
 from __future__ import annotations
