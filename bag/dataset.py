@@ -123,6 +123,11 @@ class Bag(Mapping[str, Topic]):
         return all(part.reader.closed_cleanly for part in self.parts)
 
     @property
+    def finest_clock(self) -> str:
+        """`log`, or `publish` where a receive interval made the log times of a part as coarse as that."""
+        return "publish" if any(part.reader.gathered for part in self.parts) else "log"
+
+    @property
     def marks(self) -> tuple[tuple[str, int], ...]:
         """Named moments as (text, log time in wall ns)."""
         return tuple(mark for part in self.parts for mark in part.reader.marks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bag.errors import UsageError
+from bag.records import RECEIVE_INTERVAL
 from bag.selection import Selection
 
 SECOND = 1_000_000_000
@@ -149,7 +150,7 @@ class RecordOptions:
     def kept_data(self) -> dict[str, str]:
         """The pairs to keep with the bag: `custom_data`, and how coarse its log times are when they are."""
         interval = self.receive_interval_ns
-        return ({"receive_interval": f"{interval / 1e6:g}ms"} if interval else {}) | dict(self.custom_data)
+        return ({RECEIVE_INTERVAL: f"{interval / 1e6:g}ms"} if interval else {}) | dict(self.custom_data)
 
     @property
     def selection(self) -> Selection:

@@ -12,6 +12,9 @@ from cortex.wire import HEADER
 
 Frame = bytes | memoryview
 
+# under this name the custom data tells how long messages gathered before they were received
+RECEIVE_INTERVAL = "receive_interval"
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaField:

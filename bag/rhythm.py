@@ -1,15 +1,16 @@
 """How fast the messages of a topic came: the slowest, the usual and the fastest rate, from the intervals between
-arrivals."""
+arrivals, or between sendings where messages were received many at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bag.storage.reader import BagReader
+from bag.storage.reader import BagReader, sending_times
 from bag.storage.topic_reader import TopicReader
 
 BLOCK_ROWS = 1 << 16
@@ -47,11 +48,12 @@ def rhythms(reader: BagReader, *, exact: bool = False) -> dict[str, Rhythm]:
         IntegrityError: the times cannot be read.
     """
     share = max(MIN_TIMES, MAX_TIMES // max(1, len(reader.topics)))
-    return {name: rhythm_of(topic, None if exact else share) for name, topic in reader.topics.items()}
+    most = None if exact else share
+    return {name: rhythm_of(topic, most, sent=reader.gathered) for name, topic in reader.topics.items()}
 
 
-def rhythm_of(topic: TopicReader, most: int | None = None) -> Rhythm:
-    """The rhythm of one topic, from about `most` of its messages, or from all."""
+def rhythm_of(topic: TopicReader, most: int | None = None, *, sent: bool = False) -> Rhythm:
+    """The rhythm of one topic, from about `most` of its messages, or from all; `sent`: by their publish times."""
     count = len(topic)
     if count < 2:
         return Rhythm(None, None, None)
@@ -59,7 +61,8 @@ def rhythm_of(topic: TopicReader, most: int | None = None) -> Rhythm:
     stride = max(1, count // MAX_INTERVALS) if not sampled else 1
     sample = []
     shortest, longest = np.iinfo(np.int64).max, 0
-    for times in _times(topic, most if sampled else None):
+    for rows in _stretches(topic, most if sampled else None):
+        times = sending_times(rows) if sent else rows["log_mono_ns"]
         steps = times[1:] - times[:-1]
         shortest, longest = min(shortest, int(steps.min())), max(longest, int(steps.max()))
         sample.append(steps[::stride])
@@ -72,8 +75,8 @@ def _median(values: NDArray[np.int64]) -> float:
     return float(np.partition(values, (low, high))[[low, high]].mean())
 
 
-# stretches of times; neighbours share one, so that no interval is passed over
-def _times(topic: TopicReader, most: int | None) -> Iterator[NDArray[np.int64]]:
+# neighbours share one row, so that no interval is passed over
+def _stretches(topic: TopicReader, most: int | None) -> Iterator[NDArray[Any]]:
     count = len(topic)
     if most is None:
         bounds = [(at, min(at + BLOCK_ROWS + 1, count)) for at in range(0, count - 1, BLOCK_ROWS)]
@@ -82,7 +85,7 @@ def _times(topic: TopicReader, most: int | None) -> Iterator[NDArray[np.int64]]:
         starts = [place * (count - length) // (PLACES - 1) for place in range(PLACES)]
         bounds = [(at, at + length) for at in starts]
     for start, stop in bounds:
-        yield topic.index(start, stop)["log_mono_ns"]
+        yield topic.index(start, stop)
 
 
 def _hz(interval_ns: float) -> float | None:

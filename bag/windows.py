@@ -136,7 +136,7 @@ def windows(
     *,
     topics: Sequence[str] | None = None,
     on: str | None = None,
-    clock: str = "log",
+    clock: str | None = None,
     allow_gaps: bool = False,
 ) -> Windows:
     """Windows over several topics.
@@ -147,7 +147,8 @@ def windows(
         stride: time from one moment to the next; None: the length of a window, or every message with `on`.
         topics: names; None: all.
         on: a topic whose messages are the moments (at least `stride` apart), instead of evenly spaced ones.
-        clock: `log` for times of arrival, `publish` for times of sending.
+        clock: `log` for times of arrival, `publish` for times of sending; None: of arrival, unless the bag was recorded
+            with a receive interval, which makes these coarse.
         allow_gaps: also windows in which messages are missing.
 
     Raises:
@@ -161,6 +162,7 @@ def windows(
         raise UsageError(
             f"windows of past={past!r}, future={future!r}, stride={stride!r} have no length or do not move"
         )
+    clock = bag.finest_clock if clock is None else clock
     times = {name: bag[name].clock_times(clock, sorted_=True) for name in names}
     if any(not len(one) for one in times.values()) or not times:
         return Windows(bag, np.empty(0, np.int64), {name: np.empty((0, 3), np.int64) for name in names}, reach, {})

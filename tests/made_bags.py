@@ -11,6 +11,7 @@ from pathlib import Path
 from helpers import REPOSITORY
 
 import bag
+from cortex.messages.standard import IntMessage
 
 T0 = 1_767_225_600_000_000_000
 MS = 1_000_000
@@ -36,4 +37,14 @@ def write(path: Path, topics: dict[str, list[tuple[int, object]]], **options: ob
     with bag.Writer(path, **options) as writer:
         for topic, messages in topics.items():
             writer.write_many(topic, [(message, T0 + offset, None) for offset, message in messages])
+    return path
+
+
+def gathered(path: Path, **options: object) -> Path:
+    """A bag of /n, whose 100 messages were sent every 10 ms, the first at T0, and received five at a time."""
+    sent = range(0, 1000 * MS, 10 * MS)
+    received = (50 * MS * (offset // (50 * MS) + 1) for offset in sent)
+    with bag.Writer(path, **options) as writer:
+        times = zip(received, sent, strict=True)
+        writer.write_many("/n", [(IntMessage(n), T0 + log, T0 + publish) for n, (log, publish) in enumerate(times)])
     return path

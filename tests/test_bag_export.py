@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from made_bags import MS, T0, sample, write
+from made_bags import MS, T0, gathered, sample, write
 
 import bag
 from bag.export import FORMATS, export
@@ -236,6 +236,15 @@ def test_lerobot(tmp_path):
         assert 0 < stats["observation.images.camera_image"]["mean"][0][0][0] < 1
         assert stats["observation.state"]["count"] == [info["total_frames"]]
         assert pandas.read_parquet(root / "meta/tasks.parquet").loc["turn", "task_index"] == 0
+
+
+def test_lerobot_takes_the_states_of_the_moments_of_sending_where_log_times_are_coarse(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with bag.open(gathered(tmp_path / "w.h5", custom_data={"receive_interval": "50ms"})) as run:
+        export(run, tmp_path / "o", "lerobot", topics=["/n"], options={"fps": 50, "state": ["/n"]})
+    (path,) = (tmp_path / "o").rglob("data/**/*.parquet")
+    states = parquet.read_table(path).to_pydict()["observation.state"]
+    assert np.ravel(states).tolist() == list(range(0, 100, 2))
 
 
 def _later(directory):

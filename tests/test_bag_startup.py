@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from made_bags import sample
+from made_bags import gathered, sample
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -111,6 +111,15 @@ def test_a_hole_is_found_by_every_interval_and_the_median_is_numpys(tmp_path):
         1e9 / np.median(steps),
         1e9 / steps.min(),
     )
+
+
+def test_rates_are_those_of_sending_where_messages_were_received_many_at_once(tmp_path):
+    with bag.open(gathered(tmp_path / "a.h5", custom_data={"receive_interval": "50ms"})) as run:
+        found = rhythm.rhythms(run.reader)["/n"]
+    assert (found.hz_min, found.hz_median, found.hz_max) == pytest.approx((100, 100, 100))
+    with bag.open(gathered(tmp_path / "b.h5")) as run:
+        found = rhythm.rhythms(run.reader)["/n"]
+    assert (found.hz_min, found.hz_median, found.hz_max) == (20, None, None)
 
 
 def _shown(table, width=80):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_bags import MS, T0, sample, write
+from made_bags import MS, T0, gathered, sample, write
 
 import bag
 from bag.windows import _astride
@@ -117,3 +117,17 @@ def test_windows_are_sliced_and_masked():
         assert windows[2:4].times.tolist() == windows.times[2:4].tolist()
         assert len(windows[windows.times > windows.times[3]]) == len(windows) - 4
         assert windows[-1].time_ns == windows.times[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "clock", "apart"),
+    [
+        ({}, None, {0, 50 * MS}),
+        ({"custom_data": {"receive_interval": "50ms"}}, None, {10 * MS}),
+        ({"custom_data": {"receive_interval": "50ms"}}, "log", {0, 50 * MS}),
+    ],
+)
+def test_windows_go_by_publish_times_where_log_times_are_coarse(options, clock, apart, tmp_path):
+    with bag.open(gathered(tmp_path / "w.h5", **options)) as run:
+        times = run.windows(past="20ms", on="/n", clock=clock).times
+        assert set(np.diff(times).tolist()) == apart

@@ -147,14 +147,15 @@ def _episodes(bag: Bag) -> Iterator[Bag]:
 def _episode(
     part: Bag, output: Path, plan: _Plan, counts: tuple[int, int], progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    times = [part[name].clock_times("log") for name in plan.topics if name in part]
+    clock = part.finest_clock
+    times = [part[name].clock_times(clock, sorted_=True) for name in plan.topics if name in part]
     if len(times) < len(plan.topics) or any(not len(one) for one in times):
         return None
     low, high = max(int(one[0]) for one in times), min(int(one[-1]) for one in times)
     if high < low:
         return None
     moments = low + np.round(np.arange(int((high - low) * plan.fps / 1e9) + 1) * (1e9 / plan.fps)).astype(np.int64)
-    aligned = part.align(plan.topics, on=moments[moments <= high], clock="log")
+    aligned = part.align(plan.topics, on=moments[moments <= high], clock=clock)
     number, first = counts
     place = {"chunk_index": number // FILES_IN_CHUNK, "file_index": number % FILES_IN_CHUNK}
     columns, features, statistics = _vectors(aligned, plan)

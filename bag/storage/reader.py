@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bag.errors import IntegrityError
-from bag.records import BagInfo, Channel, Gap, RawMessage, Schema, TopicSummary
+from bag.records import RECEIVE_INTERVAL, BagInfo, Channel, Gap, RawMessage, Schema, TopicSummary
 from bag.storage import layout as names
 from bag.storage.account import COUNTS
 from bag.storage.definitions import parse_definitions
@@ -119,6 +119,11 @@ class BagReader:
     def closed_cleanly(self) -> bool:
         """Whether the recording came to its proper end."""
         return bool(attribute(self._h5, "closed", False))
+
+    @property
+    def gathered(self) -> bool:
+        """Whether messages were received many at once, so that publish times tell more than log times."""
+        return f"custom.{RECEIVE_INTERVAL}" in self._h5.attrs
 
     @property
     def live(self) -> bool:
