@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +10,8 @@ from typing import Any
 import zmq
 
 from bag.buffer import RecordBuffer, cost_of
-from bag.ports import MAX_SOCKETS, MONITOR_NS, NOT_WAITING, Event, Port, Ports
+from bag.pace import Pace
+from bag.ports import MONITOR_NS, NOT_WAITING, Bell, Event, Port, Ports
 from bag.sources import Source
 from bag.storage.batch import Row
 
@@ -21,17 +20,13 @@ TURN_MESSAGES = 512
 TURN_BYTES = 16 << 20
 # when a socket has something again this soon, for each message it had, twice as many are taken at once
 SOON_NS = 50_000
-# Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
-LEAST_QUEUE = 1000
-# what ZeroMQ spends on a small message of four parts
-QUEUED_BYTES = 1024
 DRAIN_S = 0.25
+# so often does who waits for the thread look whether it has ended
+DONE_S = 0.05
 POLL_MS = 50
 # connections come and go rarely: looking at every monitor for every message would double the work of waiting
 MONITORS_EVERY_NS = 50_000_000
 EMPTY_TURNS = 1000
-# as much of ZeroMQ's queue may fill while we let messages gather there
-QUEUE_SHARE = 4
 
 
 class Intake:
@@ -41,8 +36,7 @@ class Intake:
         buffer: where the messages go.
         queue_bytes: bound on what ZeroMQ holds for us; what does not fit waits, or is lost, at the publisher.
         interval_ns: let messages gather at most this long before they are taken and stamped; 0: take each at once.
-        wall: wall clock in ns.
-        mono: monotonic clock in ns.
+        wall, mono: wall and monotonic clock in ns.
         renew: gives a channel for a source; True: a new publisher speaks there. Called in the intake's thread.
     """
 
@@ -57,19 +51,15 @@ class Intake:
         renew: Callable[[Source, bool], int] | None = None,
     ) -> None:
         self._buffer = buffer
-        self._interval_ns = interval_ns
+        self._gathers = interval_ns > 0
         self._wall, self._mono = wall, mono
         self._renew = renew
         self.problems: list[str] = []
         self._context: zmq.Context[Any] = zmq.Context()
-        self._wishes: queue.SimpleQueue[tuple[str, Source]] = queue.SimpleQueue()
-        self._bell = self._context.socket(zmq.PAIR)
-        self._bell_end = self._context.socket(zmq.PAIR)
-        self._bell.bind("inproc://bell")
-        self._bell_end.connect("inproc://bell")
-        self._queue = max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES)
-        self._ports = Ports(self._context, self._queue)
-        self._ports.poller.register(self._bell_end, zmq.POLLIN)
+        self._bell = Bell(self._context)
+        self._ports = Ports(self._context, queue_bytes, self._bell)
+        self._pace = Pace(interval_ns, self._ports.queue, queue_bytes)
+        self._messages = self._bytes = 0  # taken so far
         self._monitors_due_ns = 0
         self._stopping = False
         self.paused = False
@@ -81,84 +71,109 @@ class Intake:
         self._thread.start()
 
     def connect(self, source: Source) -> None:
-        """Receive a topic from now on; only one thread may call `connect` and `disconnect`."""
-        self._ask("connect", source)
+        """Receive a topic from now on."""
+        self._bell.ask(lambda: self._join(source))
 
     def disconnect(self, source: Source) -> None:
         """Receive a topic no longer, once its publisher is gone."""
-        self._ask("disconnect", source)
+        self._bell.ask(lambda: self._begin_to_leave(source))
 
     def renew(self, source: Source) -> None:
         """Give a source another channel, unless its next message will do so anyway."""
-        self._ask("renew", source)
+        self._bell.ask(lambda: self._change_channel(source))
 
-    # a bell that rings already need not be rung again
-    def _ask(self, wish: str, source: Source) -> None:
-        self._wishes.put((wish, source))
-        with contextlib.suppress(zmq.Again):
-            self._bell.send(b"", zmq.NOBLOCK)
+    def pause(self, paused: bool) -> None:
+        """Skip what comes from now on, or no longer; waits until what had come before is taken."""
+        done = threading.Event()
+
+        def switch() -> None:
+            self.paused = paused
+            done.set()
+
+        self.when_taken(switch)
+        while self._thread.is_alive() and not done.wait(DONE_S):
+            pass
+
+    def when_taken(self, then: Callable[[], None]) -> None:
+        """Have the intake's thread do something once it has taken what has come until now."""
+
+        def take() -> None:
+            self._take_up()
+            then()
+
+        self._bell.ask(take)
+
+    def finish(self) -> None:
+        """End as `stop` does, but do not wait for it."""
+        self._stopping = True
+        self._bell.ask(lambda: None)
 
     def stop(self) -> None:
         """Take what has already arrived, then end; waits for it."""
         self._stopping = True
         if self._thread.is_alive():
             self._thread.join()
-        self._bell.close(0)
-        self._bell_end.close(0)
+        self._bell.close()
         self._context.destroy(0)
 
     def _run(self) -> None:
         try:
             flows = False
             while not self._stopping:
-                if flows and self._interval_ns:
+                if flows and self._gathers:
                     self._take_now_and_then()
                 elif flows:
                     self._flow()
                 flows = self._turn(POLL_MS)
-            # what has already arrived, not what a flood goes on to bring
-            deadline = time.monotonic() + DRAIN_S
-            while self._turn(0) and time.monotonic() < deadline:
-                pass
+            self._bell.answer()
+            self._take_up()
         except BaseException as error:  # noqa: BLE001  handed to the recorder, which ends with it
             self.error = error
         finally:
             self._buffer.close()
 
+    # what has already arrived, not what a flood goes on to bring
+    def _take_up(self) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        for port in self._ports.in_order():
+            self._notice(port)
+            while not port.socket.closed and self._drain(port, TURN_MESSAGES) and time.monotonic() < deadline:
+                pass
+
     # While messages flow and all come to one socket, its own `recv` waits for half of what a poller costs. No bell
     # is heard there, so it waits only for a moment, and whoever wishes something has it end.
     def _flow(self) -> None:
-        ports, nobody_wishes = self._ports, self._wishes.empty
-        port = ports.only
-        if port is None:
-            return
-        flows = True
-        while flows and ports.only is port and nobody_wishes() and not self._stopping:
+        ports, nobody_wishes = self._ports, self._bell.is_silent
+        port, flows = ports.only, True
+        while port is not None and flows and ports.only is port and nobody_wishes() and not self._stopping:
             gathered, flows = port.gather(self._wall, self._mono)
             for topic, messages in gathered.items():
                 self._hand_on(port.sources[topic], messages.rows, messages.cost)
             self._look_at(port, self._mono())
 
-    # To wake up costs more than to take a message. The more came, the sooner it looks again; after nothing, it waits.
+    # to wake up costs more than to take a message; after nothing, it is waited for at the sockets again
     def _take_now_and_then(self) -> None:
-        interval_ns, taken = self._interval_ns, 1
-        while taken:
-            time.sleep(interval_ns / 1e9)
-            taken = self._take_all()
-            interval_ns = min(self._interval_ns, interval_ns * self._queue // QUEUE_SHARE // max(1, taken) + 1)
+        self._pace.begin()
+        while True:
+            # who leaves or comes, or wishes something, is attended to at once
+            self._ports.news.poll(self._pace.wait_ns // 1_000_000)
+            messages, nbytes = self._messages, self._bytes
+            self._take_all()
+            if self._messages == messages:
+                return
+            self._pace.took(self._messages - messages, self._bytes - nbytes)
 
-    # all that has come to any socket, unless somebody wishes something; returns how many messages
-    def _take_all(self) -> int:
-        taken, more = 0, True
-        while more and self._wishes.empty() and not self._stopping:
+    # all that has come to any socket, unless somebody wishes something
+    def _take_all(self) -> None:
+        more = True
+        while more and self._bell.is_silent() and not self._stopping:
             more = False
-            for port in self._ports:
+            for port in self._ports.in_order():
                 # whoever spoke until now is asked first: a new publisher may have come in the meantime
-                self._look_at(port, self._mono())
+                if port.has_news:
+                    self._notice(port)
                 if not port.socket.closed:
                     more |= self._drain(port, TURN_MESSAGES)
-                    taken += port.took - 1
-        return taken
 
     # one round over all sockets that have something; True when messages came
     def _turn(self, timeout_ms: int) -> bool:
@@ -170,8 +185,8 @@ class Intake:
                 self._notice(port)
         came = False
         for socket, _event in ready:
-            if socket is self._bell_end:
-                self._fulfil()
+            if socket is self._bell.heard:
+                self._bell.answer()
             elif (ready_port := self._ports.at(socket)) is not None:
                 came |= self._take(ready_port, len(ready))
         return came
@@ -233,6 +248,8 @@ class Intake:
         if rows:
             self._hand_on(sources[before], rows, cost)
         port.took = took
+        self._messages += took - 1
+        self._bytes += total
         return more
 
     def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
@@ -250,18 +267,6 @@ class Intake:
                     self._buffer.skip(source.channel, "throttled", row)
         else:
             self._buffer.put(source.channel, rows, cost)
-
-    def _fulfil(self) -> None:
-        while self._bell_end.poll(0):
-            self._bell_end.recv(zmq.NOBLOCK)
-        while not self._wishes.empty():
-            wish, source = self._wishes.get()
-            if wish == "connect":
-                self._join(source)
-            elif wish == "disconnect":
-                self._begin_to_leave(source)
-            else:
-                self._change_channel(source)
 
     def _join(self, source: Source) -> None:
         if self._goes_on(source):
@@ -285,8 +290,7 @@ class Intake:
         for port in self._ports:
             left = port.sources.get(source.topic)
             if left is not None and left.address == source.address:
-                source.channel, source.connected = left.channel, left.connected
-                source.heard, source.reborn = left.heard, left.reborn
+                source.take_over(left)
                 port.sources[source.topic] = source
                 return True
         return False
@@ -339,11 +343,6 @@ class Intake:
             # what was told meanwhile came later
             events += port.events()
             for source in sources:
-                self._has_broken(source, mixed=Event(endpoint, alive=True) in events)
-
-    def _has_broken(self, source: Source, *, mixed: bool) -> None:
-        # where they may be mixed already, and over TCP, where the same publisher may come back, its numbers tell
-        if source.heard and source.local and not mixed:
-            source.reborn, source.heard = True, False
-        if source.leaving:
-            self._leave(source)
+                source.has_broken(mixed=Event(endpoint, alive=True) in events)
+                if source.leaving:
+                    self._leave(source)

@@ -14,6 +14,8 @@ MAX_CLOCK_HZ = 10_000
 MIN_CACHE = 1 << 20
 # longer, and what ZeroMQ holds meanwhile would count against the cache
 MAX_RECEIVE_INTERVAL_NS = SECOND // 10
+# and for shorter ones a smaller cache
+LEAST_CACHE_OF_LONGEST = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,12 @@ class RecordOptions:
         interval = self.receive_interval_ns
         if not 0 <= interval <= MAX_RECEIVE_INTERVAL_NS:
             raise UsageError(f"the receive interval is {interval / 1e6:g} ms; it must be from 0 to 100 ms")
+        needed = LEAST_CACHE_OF_LONGEST * interval // MAX_RECEIVE_INTERVAL_NS
+        if self.max_cache_bytes < needed:
+            raise UsageError(
+                f"the cache has {self.max_cache_bytes} bytes; a receive interval of {interval / 1e6:g} ms needs "
+                f"{needed}, so that bursts find room"
+            )
         for topic, hz in self.throttle:
             # what is received together has one log time, and of it thinning keeps one
             if hz * interval > SECOND:

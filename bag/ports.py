@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,6 +19,10 @@ from bag.storage.batch import MESSAGE_OVERHEAD, Row
 MAX_SOCKETS = 16
 # so many topics on one socket: each of its connections is told of every topic, so n topics cost n * n subscriptions
 MAX_TOPICS = 32
+# Below, a burst would find no room. Large messages never get that far: we take them faster than they can be sent.
+LEAST_QUEUE = 1000
+# what ZeroMQ spends on a small message of four parts
+QUEUED_BYTES = 1024
 # parts this large stay in ZeroMQ's memory, smaller ones are copied
 LARGE_PART = 32 << 10
 # a shorter one may well be how a header begins, with the fingerprint of the type
@@ -204,28 +211,78 @@ class Port:
         """Whether all its topics come from one address."""
         return len({source.address for source in self.sources.values()}) == 1
 
+    @property
+    def is_left(self) -> bool:
+        """Whether one of its topics is received only until its publisher is gone."""
+        return any(source.leaving for source in self.sources.values())
+
     def is_connected_to(self, address: str) -> bool:
         """Whether one of its topics comes from there."""
         return any(source.address == address for source in self.sources.values())
 
 
+class Bell:
+    """What other threads wish of the one that receives, and a socket, `heard`, which its pollers hear."""
+
+    def __init__(self, context: zmq.Context[Any]) -> None:
+        self._wishes: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        # whoever asks may be interrupted by a signal that does so, too
+        self._lock = threading.RLock()
+        self._pulled, self.heard = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        self._pulled.bind("inproc://bell")
+        self.heard.connect("inproc://bell")
+        self.is_silent = self._wishes.empty
+
+    # a bell that rings already need not be rung again
+    def ask(self, wish: Callable[[], object]) -> None:
+        """Have something done by the thread that receives; from any thread."""
+        self._wishes.put(wish)
+        with self._lock, contextlib.suppress(zmq.Again, zmq.ZMQError):
+            self._pulled.send(b"", NOT_WAITING)
+
+    def answer(self) -> None:
+        """Do what is wished."""
+        while self.heard.poll(0):
+            self.heard.recv(NOT_WAITING)
+        while not self._wishes.empty():
+            self._wishes.get()()
+
+    def close(self) -> None:
+        """Ring no more."""
+        with self._lock:
+            self._pulled.close(0)
+            self.heard.close(0)
+
+
 class Ports:
     """All sockets of an intake, and one poller for them; `only` is the port when there is exactly one.
 
+    Another poller, `news`, hears the bell and the monitors alone, and no messages.
+
     Args:
         context: where sockets are made.
-        queue: messages that ZeroMQ may hold for us, for each connection.
+        queue_bytes: what ZeroMQ may hold for us in all.
+        bell: heard by both pollers.
+
+    Attributes:
+        queue: messages that it may hold for each connection.
     """
 
-    def __init__(self, context: zmq.Context[Any], queue: int) -> None:
-        self.poller = zmq.Poller()
+    def __init__(self, context: zmq.Context[Any], queue_bytes: int, bell: Bell) -> None:
+        self.poller, self.news = zmq.Poller(), zmq.Poller()
+        for poller in (self.poller, self.news):
+            poller.register(bell.heard, zmq.POLLIN)
         self.only: Port | None = None
         self._context = context
-        self._queue = queue
+        self.queue = max(LEAST_QUEUE, queue_bytes // MAX_SOCKETS // QUEUED_BYTES)
         self._ports: dict[zmq.Socket[bytes], Port] = {}
 
     def __iter__(self) -> Iterator[Port]:
         return iter(list(self._ports.values()))
+
+    def in_order(self) -> list[Port]:
+        """Those first where somebody leaves, whose last words come before what a successor says elsewhere."""
+        return sorted(self._ports.values(), key=lambda port: not port.is_left)
 
     def at(self, socket: object) -> Port | None:
         """The port of a socket that is still open."""
@@ -252,6 +309,7 @@ class Ports:
         """Close the socket of a port that no topic needs any more."""
         if not port.sources:
             self.poller.unregister(port.socket)
+            self.news.unregister(port.monitor)
             del self._ports[port.socket]
             port.socket.disable_monitor()
             port.socket.close(0)
@@ -259,13 +317,14 @@ class Ports:
 
     def _open(self) -> Port:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.SUB, socket_class=zmq.Socket)
-        socket.set(zmq.RCVHWM, self._queue)
+        socket.set(zmq.RCVHWM, self.queue)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.set(zmq.RCVTIMEO, WAIT_MS)
         port = Port(socket, socket.get_monitor_socket(WATCHED), socket.recv)
         self._ports[socket] = port
         self.poller.register(socket, zmq.POLLIN)
+        self.news.register(port.monitor, zmq.POLLIN)
         self._count()
         return port
 

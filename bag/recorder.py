@@ -90,7 +90,10 @@ class Recorder:
         schemas.import_modules(options.imports)
         address = options.discovery_address or default_discovery_address()
         self._buffer = RecordBuffer(options.buffer_bytes)
-        self._writing = Writing(self.path, options, self._buffer, wall=self._wall, mono=self._mono, opener=self._opener)
+        clocks = {"wall": self._wall, "mono": self._mono}
+        self._writing = Writing(
+            self.path, options, self._buffer, opener=self._opener, due=lambda: self._intake.finish(), **clocks
+        )
         started = self._mono()
         with ExitStack() as undo:
             if options.control:
@@ -99,7 +102,6 @@ class Recorder:
             self._writing.start()
             undo.callback(self._writing.join)
             undo.callback(self._buffer.close)
-            clocks = {"wall": self._wall, "mono": self._mono}
             self._intake = Intake(
                 self._buffer,
                 options.queue_bytes,
@@ -169,11 +171,11 @@ class Recorder:
 
     def pause(self) -> None:
         """Record nothing until `resume`; what comes meanwhile is counted as paused, not as lost."""
-        self._intake.paused = True
+        self._intake.pause(True)
 
     def resume(self) -> None:
         """Record again."""
-        self._intake.paused = False
+        self._intake.pause(False)
 
     @property
     def paused(self) -> bool:
@@ -185,9 +187,9 @@ class Recorder:
         self._writing.ask(self._writing.split)
 
     def snapshot(self) -> None:
-        """Write the past, as seen from now, soon (snapshot mode)."""
+        """Write the past, as seen from now, soon (snapshot mode); what has come until now is in it."""
         now = self._mono()
-        self._writing.ask(lambda: self._writing.snapshot(now))
+        self._intake.when_taken(lambda: self._writing.ask(lambda: self._writing.snapshot(now)))
 
     def mark(self, text: str) -> None:
         """Keep a named moment: now."""
@@ -195,8 +197,8 @@ class Recorder:
         self._writing.ask(lambda: self._writing.mark(text, now))
 
     def request_stop(self) -> None:
-        """End by itself soon; `wait` returns then, and `stop` closes."""
-        self._writing.ask(self._writing.stop)
+        """End by itself soon, with what has come until now; `wait` returns then, and `stop` closes."""
+        self._intake.finish()
 
     def _obey(self, command: str, text: str) -> str:
         actions: dict[str, Callable[[], None]] = {

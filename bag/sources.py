@@ -28,6 +28,16 @@ class Source:
         """Whether it comes from this machine, over ipc."""
         return self.address.startswith("ipc:")
 
+    def take_over(self, left: Source) -> None:
+        """Go on where the same topic at the same address was about to be left."""
+        self.channel, self.connected, self.heard, self.reborn = left.channel, left.connected, left.heard, left.reborn
+
+    # where they may be mixed already, and over TCP, where the same publisher may come back, its numbers tell
+    def has_broken(self, *, mixed: bool) -> None:
+        """Its connection has; `mixed`: messages of the next one may be among those that were taken."""
+        if self.heard and self.local and not mixed:
+            self.reborn, self.heard = True, False
+
     # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5
     def is_due(self, now_ns: int) -> bool:
         """Whether thinning keeps what came at this time of the monotonic clock (ns); if so, the next one is awaited."""

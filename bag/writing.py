@@ -46,6 +46,7 @@ class Writing:
         buffer: what was received.
         wall, mono: clocks in ns.
         opener: how files are opened (for tests).
+        due: called when the duration is over: closes the buffer soon. None: it ends at once.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Writing:
         wall: Callable[[], int],
         mono: Callable[[], int],
         opener: FileOpener = RawFile,
+        due: Callable[[], None] | None = None,
     ) -> None:
+        self._due, self._over = due, False
         self.files = BagSet(output, options, numbered=options.snapshot, opener=opener)
         self.ring = Ring(self.files, options) if options.snapshot else None
         self.error: BaseException | None = None
@@ -79,7 +82,6 @@ class Writing:
         self._triggers: list[int] = []
         self._in_hand = 0
         self._little = min(COALESCE_BYTES, options.buffer_bytes // COALESCE_PART)
-        self._enough = False
         self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
 
     def start(self) -> None:
@@ -132,10 +134,6 @@ class Writing:
         else:
             self.files.mark(text, wall_ns)
 
-    def stop(self) -> None:
-        """End with what has been received so far."""
-        self._enough = True
-
     # --- the thread
 
     def _run(self) -> None:
@@ -175,7 +173,9 @@ class Writing:
     def _write_until_enough(self) -> None:
         commit_due = self._mono() + self._options.flush_interval_ns
         while True:
-            at_once = self.files.committing or not self._wishes.empty()
+            # of these, all that came before is surely in the buffer now
+            triggers, self._triggers = self._triggers, []
+            at_once = self.files.committing or triggers or not self._wishes.empty()
             wait_s = 0.0 if at_once else max(0.0, (commit_due - self._mono()) / 1e9)
             items, closed = self._buffer.take(wait_s)
             taken_ns = self._mono()
@@ -185,7 +185,7 @@ class Writing:
                 self.files.compressor.pressed = self._buffer.statistics().bytes > self._options.max_cache_bytes // HURRY
             self._carry_out_wishes()
             self._write(items)
-            self._tend_snapshots(taken_ns)
+            self._tend_snapshots(taken_ns, triggers + self._triggers * closed)
             now = self._mono()
             if closed or self._reached_the_end(now):
                 return
@@ -204,12 +204,15 @@ class Writing:
     def _let_gather(self, until_ns: int) -> None:
         files, buffer = self.files, self._buffer
         files.go_on(self._mono())
-        while (left := until_ns - self._mono()) > 0 and not buffer.holds(self._little) and self._wishes.empty():
+        while (left := until_ns - self._mono()) > 0 and not buffer.holds(self._little) and self._wants_nothing():
             if not files.committing:
                 buffer.rest((min(left, PREPARE_NS) if files.new_topics else left) / 1e9, self._little)
                 if not files.new_topics:
                     return
             files.go_on(self._mono())
+
+    def _wants_nothing(self) -> bool:
+        return self._wishes.empty() and not self._triggers
 
     def _carry_out_wishes(self) -> None:
         while not self._wishes.empty():
@@ -225,12 +228,11 @@ class Writing:
             self._in_hand -= len(item.rows) if isinstance(item, Received) else 0
 
     # a post-roll ends when what was received in it is here
-    def _tend_snapshots(self, taken_ns: int) -> None:
+    def _tend_snapshots(self, taken_ns: int, triggers: list[int]) -> None:
         if self.ring is not None:
-            for mono_ns in self._triggers:
+            for mono_ns in triggers:
                 self.ring.trigger(mono_ns)
-            self._triggers.clear()
-            self.ring.tick(taken_ns - HANDED_ON_NS)
+            self.ring.tick(taken_ns - HANDED_ON_NS - self._options.receive_interval_ns)
 
     def _write_one(self, item: Item) -> None:
         if isinstance(item, Received):
@@ -250,11 +252,17 @@ class Writing:
             return item
         return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.written)])
 
+    # what has come until the duration is over is still to be received
     def _reached_the_end(self, now: int) -> bool:
         limit, duration = self._options.limit, self._options.duration_ns
-        if self._enough or (limit is not None and self.files.written >= limit):
+        if limit is not None and self.files.written >= limit:
             return True
-        return duration is not None and self.began_ns is not None and now - self.began_ns >= duration
+        if duration is None or self.began_ns is None or now - self.began_ns < duration:
+            return False
+        if self._due is not None and not self._over:
+            self._due()
+        self._over = True
+        return self._due is None
 
     def _judge(self, now: int) -> None:
         self._demands_due_ns = now + DEMANDS_EVERY_NS

@@ -344,7 +344,7 @@ def test_every_option_reaches_the_recorder(monkeypatch):
     monkeypatch.setattr(sys.modules["bag.cli.record"], "Recorder", Noting)
     words = (
         "/a -e ^/b -x c --exclude-topics /d --topic-types T --nodes n -b 2G -d 10m --max-bag-files 3 --duration 90s "
-        "--limit 5 --min-free-space 1G --max-cache-size 64M --receive-interval 20ms --flush-interval 1s "
+        "--limit 5 --min-free-space 1G --max-cache-size 256M --receive-interval 20ms --flush-interval 1s "
         "-p 200ms --no-discovery --wait-for-topics --require /a@9.5 --require /b --throttle /c=2 --sticky /map "
         "--start-paused --compression gzip:6 --description text --custom-data k=v --disable-keyboard-controls"
     )
@@ -363,7 +363,7 @@ def test_every_option_reaches_the_recorder(monkeypatch):
         duration_ns=90 * 10**9,
         limit=5,
         min_free_bytes=1 << 30,
-        max_cache_bytes=64 << 20,
+        max_cache_bytes=256 << 20,
         receive_interval_ns=20_000_000,
         flush_interval_ns=10**9,
         polling_interval_ns=200_000_000,
@@ -530,6 +530,7 @@ def test_nothing_gathers_unless_it_was_asked_for(monkeypatch):
     ("words", "complaint"),
     [
         ("--receive-interval 101ms", "the receive interval is 101 ms; it must be from 0 to 100 ms"),
+        ("--receive-interval 20ms --max-cache-size 200M", "the cache has 209715200 bytes; a receive interval of 20 ms"),
         ("--receive-interval 20ms --throttle /a=50 --throttle /b=51", "/b cannot be thinned out to 51 Hz"),
     ],
 )

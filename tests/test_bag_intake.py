@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -15,7 +14,8 @@ from talkers import BODY, Talker, header
 
 from bag.buffer import Received, RecordBuffer, cost_of
 from bag.intake import TURN_MESSAGES, Intake
-from bag.ports import GATHER_BYTES, MAX_SOCKETS, MAX_TOPICS, MONITOR_NS, WAITING, Event, Port, Ports
+from bag.pace import Pace
+from bag.ports import GATHER_BYTES, MAX_SOCKETS, MAX_TOPICS, MONITOR_NS, WAITING, Bell, Event, Port, Ports
 from bag.sources import Source
 from bag.storage.batch import Row
 
@@ -39,7 +39,7 @@ def intake(buffer: RecordBuffer) -> Iterator[Intake]:
 @pytest.fixture
 def ports() -> Iterator[Ports]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    yield Ports(context, 1000)
+    yield Ports(context, PLENTY, Bell(context))
     context.destroy(0)
 
 
@@ -481,19 +481,20 @@ def test_waiting_in_the_socket_ends_when_nothing_comes(ports):
 # --- letting messages gather
 
 INTERVAL_NS = 20_000_000
-INTERVAL_S = INTERVAL_NS / 1e9
 
 
-def sleeping(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object] = lambda: None) -> list[float]:
-    """Let no time pass where the intake lets messages gather, but something happen; how long it would have been (s)."""
-    slept: list[float] = []
+def waiting(
+    monkeypatch: pytest.MonkeyPatch, intake: Intake, meanwhile: Callable[[], object] = lambda: None
+) -> list[int]:
+    """Let no time pass while messages gather, but something happen; how long it would have been each time (ms)."""
+    waited: list[int] = []
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
+    def poll(timeout_ms: int) -> None:
+        waited.append(timeout_ms)
         meanwhile()
 
-    monkeypatch.setattr("bag.intake.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
-    return slept
+    monkeypatch.setattr(intake._ports.news, "poll", poll)
+    return waited
 
 
 @pytest.fixture
@@ -511,13 +512,13 @@ def test_what_has_gathered_is_taken_from_all_sockets_without_waiting_at_any(pati
         assert count == 2
 
         def speak() -> None:
-            if len(slept) == 1:
+            if len(waited) == 1:
                 # more than is taken from one socket at a time
                 one.send(TURN_MESSAGES + 3)
                 other.send(5)
                 wait_until(lambda: all(port.socket.poll(0) for port in patient._ports))
 
-        slept = sleeping(monkeypatch, speak)
+        waited = waiting(monkeypatch, patient, speak)
         monkeypatch.setattr(patient._ports.poller, "poll", None)
 
         def took() -> object:
@@ -530,26 +531,14 @@ def test_what_has_gathered_is_taken_from_all_sockets_without_waiting_at_any(pati
     assert numbers == {0: list(range(TURN_MESSAGES + 3)), 1: list(range(5))}
 
 
-def test_the_more_has_gathered_the_sooner_it_is_looked_for_again_and_after_nothing_it_is_waited_for(
-    patient, monkeypatch
-):
-    queue = patient._queue
-    found = iter([1, queue, queue // 8, queue // 4, 1, 0, 1])
-    slept = sleeping(monkeypatch)
-    monkeypatch.setattr(patient, "_take_all", lambda: next(found))
-    patient._take_now_and_then()
-    assert slept == pytest.approx([INTERVAL_S * share for share in (1, 1, 1 / 4, 1 / 2, 1 / 2, 1)], rel=1e-3)
-    assert next(found) == 1
-
-
 def test_messages_gather_no_longer_when_somebody_wishes_something(patient, buffer, cortex_dir, monkeypatch):
     with Talker(cortex_dir, "/flow") as talker:
         joined(patient, talker)
-        slept = sleeping(monkeypatch, lambda: patient.connect(Source(1, b"/wanted", "ipc:///tmp/none")))
+        waited = waiting(monkeypatch, patient, lambda: patient.connect(Source(1, b"/wanted", "ipc:///tmp/none")))
         talker.send(3)
         assert patient._ports.only.socket.poll(10_000)
         patient._take_now_and_then()
-        assert (len(slept), buffer.statistics().messages) == (1, 0)
+        assert (len(waited), buffer.statistics().messages) == (1, 0)
         turn_until(patient, lambda: buffer.statistics().messages == 3)
 
 
@@ -560,10 +549,9 @@ def test_who_spoke_while_messages_gathered_is_told_from_the_one_before(patient, 
         moody.send(2)
         turn_until(patient, lambda: buffer.statistics().messages == 2)
         moody.send(3)
-    sleeping(monkeypatch)
+    waiting(monkeypatch, patient)
 
     def broken() -> object:
-        patient._ports.only.noticed_ns = 0
         patient._take_now_and_then()
         return source.reborn
 
@@ -577,7 +565,7 @@ def test_who_spoke_while_messages_gathered_is_told_from_the_one_before(patient, 
 
 
 def test_a_socket_may_go_while_messages_gather(patient, buffer, cortex_dir, monkeypatch):
-    sleeping(monkeypatch)
+    waiting(monkeypatch, patient)
     with Talker(cortex_dir, "/flow") as talker:
         (source,) = joined(patient, talker)
         patient._notice(patient._ports.only)
@@ -595,8 +583,8 @@ def test_a_socket_may_go_while_messages_gather(patient, buffer, cortex_dir, monk
 
 @pytest.mark.parametrize("interval_ns", [0, INTERVAL_NS])
 def test_messages_gather_only_where_that_was_asked_for(interval_ns, buffer, cortex_dir, monkeypatch):
-    slept = sleeping(monkeypatch)
     intake = Intake(buffer, PLENTY, interval_ns=interval_ns)
+    waited = waiting(monkeypatch, intake)
     with Talker(cortex_dir, "/flow") as talker:
         intake.start()
         intake.connect(Source(0, talker.topic, talker.info.address))
@@ -604,4 +592,74 @@ def test_messages_gather_only_where_that_was_asked_for(interval_ns, buffer, cort
         wait_until(lambda: buffer.statistics().messages == 100)
         intake.stop()
     assert intake.error is None
-    assert bool(slept) == bool(interval_ns)
+    assert bool(waited) == bool(interval_ns)
+
+
+def test_a_restart_is_noticed_and_a_wish_is_fulfilled_at_once_though_messages_gather(buffer, cortex_dir):
+    patient = Intake(buffer, PLENTY, interval_ns=INTERVAL_NS)
+    # as if messages might gather for an hour
+    patient._pace = Pace(HOUR_NS, 1 << 20, PLENTY)
+    monkey = iter([HOUR_NS])
+    patient._pace.begin = lambda: setattr(patient._pace, "wait_ns", next(monkey, 0))
+    with Talker(cortex_dir, "/moody") as moody, Talker(cortex_dir, "/wanted") as wanted:
+        patient.start()
+        patient.connect(Source(0, moody.topic, moody.info.address))
+        moody.wait_subscribed().send(1)
+        wait_until(lambda: buffer.statistics().messages == 1)
+        moody.send(1)
+        patient.connect(Source(1, wanted.topic, wanted.info.address))
+        wanted.wait_subscribed()
+    patient.stop()
+    assert patient.error is None
+    assert buffer.statistics().messages == 2
+
+
+@pytest.mark.parametrize("interval_ns", [0, INTERVAL_NS])
+def test_a_pause_skips_what_comes_from_then_on_and_nothing_from_before(interval_ns, buffer, cortex_dir):
+    intake = Intake(buffer, PLENTY, interval_ns=interval_ns)
+    with Talker(cortex_dir, "/flow") as talker, zmq.Context() as context, context.socket(zmq.SUB) as witness:
+        intake.start()
+        intake.connect(Source(0, talker.topic, talker.info.address))
+        talker.wait_subscribed()
+        witness.connect(talker.info.address)
+        witness.subscribe(talker.topic)
+        talker.wait_subscribed()
+        for paused in (True, False):
+            for _ in range(50):
+                # what the witness has got, the intake's socket has got before
+                talker.send(1)
+                assert witness.poll(10_000)
+                witness.recv_multipart()
+            intake.pause(paused)
+        intake.stop()
+    items = buffer.take(0)[0]
+    received = [number for item in items if isinstance(item, Received) for number in numbers_of(item.rows)]
+    skipped = [(item.first_sequence, item.last_sequence) for item in items if not isinstance(item, Received)]
+    assert (received, skipped) == (list(range(50)), [(50, 99)])
+
+
+def test_last_words_come_before_what_a_successor_says_elsewhere(patient, buffer, cortex_dir):
+    with (
+        Talker(cortex_dir, "/other") as other,
+        Talker(cortex_dir, "/moving", name="old.sock") as old,
+        Talker(cortex_dir, "/moving", name="new.sock") as new,
+    ):
+        joined(patient, other, new)
+        patient._join(Source(2, old.topic, old.info.address))
+        old.wait_subscribed()
+        first, second = patient._ports
+        assert set(second.sources) == {b"/moving"}
+        leaving = second.sources[b"/moving"]
+        patient._notice(second)
+        patient._begin_to_leave(leaving)
+        assert leaving.leaving
+        new.send(2)
+        old.send(2)
+        wait_until(lambda: first.socket.poll(0) and second.socket.poll(0))
+
+        def took() -> object:
+            patient._take_all()
+            return buffer.statistics().messages == 4
+
+        wait_until(took)
+        assert [item.channel for item in buffer.take(0)[0]] == [2, 1]

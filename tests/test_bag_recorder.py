@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import zmq
 from helpers import start_daemon, wait_until
 from talkers import (
     BODY,
@@ -35,6 +36,7 @@ from cortex.discovery.client import DiscoveryClient
 from cortex.discovery.protocol import TopicInfo
 
 HOUR_NS = 3_600_000_000_000
+INTERVALS = pytest.mark.parametrize("receive_interval_ns", [0, MAX_RECEIVE_INTERVAL_NS])
 
 
 @pytest.fixture
@@ -233,7 +235,7 @@ def test_topics_with_hostile_names_are_recorded_or_refused_but_end_nothing(path,
 # --- publishers that come back
 
 
-@pytest.mark.parametrize("receive_interval_ns", [0, MAX_RECEIVE_INTERVAL_NS])
+@INTERVALS
 def test_a_restarted_publisher_is_followed_and_marked(receive_interval_ns, path, cortex_dir, discovery):
     with recording(path, discovery, receive_interval_ns=receive_interval_ns) as recorder:
         with Talker(cortex_dir) as first:
@@ -521,6 +523,64 @@ def test_with_a_receive_interval_nothing_is_missing_publish_times_are_exact_and_
     assert all(publish_ns < log_ns for publish_ns, log_ns in times)
     with bag.open(path) as run:
         assert run.info().custom_data == {"receive_interval": "20ms", "robot": "7"}
+
+
+@contextmanager
+def heard_by_a_witness(talker):
+    """A function that sends so many messages, one by one, and returns when they have arrived: at everybody's socket."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as witness:
+        witness.connect(talker.info.address)
+        witness.subscribe(talker.topic)
+        talker.wait_subscribed()
+
+        def send(count):
+            for _ in range(count):
+                talker.send()
+                assert witness.poll(10_000)
+                witness.recv_multipart()
+
+        yield send
+
+
+@INTERVALS
+def test_what_has_come_when_it_is_asked_to_stop_is_in_the_bag(receive_interval_ns, path, cortex_dir, discovery):
+    options = {"receive_interval_ns": receive_interval_ns}
+    with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
+        talker.register(discovery).wait_subscribed()
+        with heard_by_a_witness(talker) as send:
+            send(700)
+            recorder.request_stop()
+            assert recorder.wait(10)
+    assert sequences(path) == list(range(700))
+
+
+@INTERVALS
+def test_what_has_come_when_the_duration_is_over_is_in_the_bag(receive_interval_ns, path, cortex_dir, discovery):
+    now = [10**15]
+    options = {"receive_interval_ns": receive_interval_ns, "duration_ns": HOUR_NS, "clocks": {"mono": lambda: now[0]}}
+    with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
+        talker.register(discovery).wait_subscribed()
+        with heard_by_a_witness(talker) as send:
+            send(700)
+            now[0] += HOUR_NS
+            assert recorder.wait(10)
+    assert sequences(path) == list(range(700))
+
+
+@INTERVALS
+def test_what_has_come_when_a_snapshot_is_asked_for_is_in_it(receive_interval_ns, path, cortex_dir, discovery):
+    options = {"receive_interval_ns": receive_interval_ns, "snapshot": True}
+    with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
+        talker.register(discovery).wait_subscribed()
+        with heard_by_a_witness(talker) as send:
+            for count in (300, 400):
+                send(count)
+                recorder.snapshot()
+                send(50)
+            recorder.request_stop()
+            assert recorder.wait(10)
+    assert sequences(path.with_name("run_0.h5"))[:300] == list(range(300))
+    assert sequences(path.with_name("run_1.h5"))[:750] == list(range(750))
 
 
 def test_the_limit_is_exact(path, cortex_dir, discovery):

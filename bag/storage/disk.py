@@ -83,6 +83,11 @@ class RawFile:
             data += more
         return data
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether it lies on a device of its own; not in memory, on the network, or in a layer over other files."""
+        return os.major(os.fstat(self._file.fileno()).st_dev) != 0
+
     def free_bytes(self) -> int:
         """Bytes its disk has left for us."""
         disk = os.fstatvfs(self._file.fileno())

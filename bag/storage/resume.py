@@ -92,9 +92,9 @@ def _finish(path: Path, sidecars: Sidecars, opener: FileOpener) -> RollForward:
         end, commits = committed_end(data), _commits_of(path)
         reaches = [record.reach for record in read_tail(sidecars.tail, commits, end)]
         if not reaches:
-            # nothing refers to what lies behind, unless somebody still reads an earlier commit
-            if not undo.readers:
-                data.truncate(end)
+            # nothing refers to what lies behind, unless somebody still reads an earlier commit; what lies behind the
+            # end of the file itself was only set aside
+            data.truncate(data.size() if undo.readers else end)
             sidecars.remove()
             return RollForward(applied, 0)
         try:
