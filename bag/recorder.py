@@ -215,6 +215,8 @@ class Recorder:
             return "this recording is not in --snapshot-mode, there is nothing to snapshot"
         if command == "split" and self.options.snapshot:
             return "this recording is in --snapshot-mode; each snapshot is a file of its own"
+        if self._started_ns is None:
+            return "the recording is only beginning; ask again"
         actions[command]()
         return ""
 

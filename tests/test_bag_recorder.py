@@ -887,6 +887,12 @@ def test_five_hundred_topics_at_once(path, cortex_dir, discovery):
         assert all(topic.lost_before_us == 0 for topic in run.info().topics)
 
 
+@pytest.mark.parametrize("command", ["pause", "resume", "split", "snapshot", "mark", "stop"])
+def test_a_command_before_the_start_is_answered_so(command, path):
+    recorder = bag.Recorder(path, RecordOptions(all_topics=True, snapshot=command == "snapshot"))
+    assert recorder._obey(command, "") == "the recording is only beginning; ask again"
+
+
 def test_statistics_before_the_start_are_refused(path, cortex_dir):
     with pytest.raises(bag.BagError, match="not been started"):
         bag.Recorder(path, RecordOptions(all_topics=True)).statistics()
