@@ -13,6 +13,7 @@ import zmq
 from helpers import RunningDaemon, wait_until
 
 import bag
+from bag.intake import Intake
 from bag.storage.reader import BagReader
 from cortex.discovery.client import DiscoveryClient
 from cortex.discovery.protocol import TopicInfo
@@ -20,6 +21,9 @@ from cortex.messages.standard import IntMessage
 
 FINGERPRINT = IntMessage.fingerprint()
 BODY = [bytes(part) for part in IntMessage(7).to_frames(0)[1:]]
+
+# of which only a witness hears
+MARKER = b"~marker"
 
 
 def header(sequence: int, fingerprint: int = FINGERPRINT, time_ns: int | None = None) -> bytes:
@@ -102,6 +106,33 @@ def recording(
     chosen = bag.RecordOptions(discovery_address=discovery.address, **options)  # type: ignore[arg-type]
     with bag.Recorder(path, chosen, **(clocks or {})) as recorder:  # type: ignore[arg-type]
         yield recorder
+
+
+@contextlib.contextmanager
+def heard_by_a_witness(talker: Talker, intake: Intake) -> Iterator[Callable[[int], None]]:
+    """A function that sends so many messages, one by one, and returns when they have come to the intake's socket, too.
+
+    The witness is read by the same thread of ZeroMQ. What the talker sends it later, twice, that thread reads later.
+    """
+    with intake._context.socket(zmq.SUB) as witness:
+        for topic in (MARKER, talker.topic):
+            witness.subscribe(topic)
+        witness.connect(talker.info.address)
+        talker.wait_subscribed()
+
+        def hear() -> None:
+            assert witness.poll(10_000)
+            witness.recv_multipart()
+
+        def send(count: int) -> None:
+            for _ in range(count):
+                talker.send()
+                hear()
+            for _ in range(2):
+                talker.socket.send_multipart([MARKER, b""])
+                hear()
+
+        yield send
 
 
 def topic_of(recorder: bag.Recorder, name: str = "/t") -> bag.TopicStatistics | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 from helpers import wait_until
-from talkers import BODY, Talker, header
+from talkers import BODY, Talker, header, heard_by_a_witness
 
 from bag.buffer import Received, RecordBuffer, cost_of
 from bag.intake import TURN_MESSAGES, Intake
@@ -617,20 +617,14 @@ def test_a_restart_is_noticed_and_a_wish_is_fulfilled_at_once_though_messages_ga
 @pytest.mark.parametrize("interval_ns", [0, INTERVAL_NS])
 def test_a_pause_skips_what_comes_from_then_on_and_nothing_from_before(interval_ns, buffer, cortex_dir):
     intake = Intake(buffer, PLENTY, interval_ns=interval_ns)
-    with Talker(cortex_dir, "/flow") as talker, zmq.Context() as context, context.socket(zmq.SUB) as witness:
+    with Talker(cortex_dir, "/flow") as talker:
         intake.start()
         intake.connect(Source(0, talker.topic, talker.info.address))
         talker.wait_subscribed()
-        witness.connect(talker.info.address)
-        witness.subscribe(talker.topic)
-        talker.wait_subscribed()
-        for paused in (True, False):
-            for _ in range(50):
-                # what the witness has got, the intake's socket has got before
-                talker.send(1)
-                assert witness.poll(10_000)
-                witness.recv_multipart()
-            intake.pause(paused)
+        with heard_by_a_witness(talker, intake) as send:
+            for paused in (True, False):
+                send(50)
+                intake.pause(paused)
         intake.stop()
     items = buffer.take(0)[0]
     received = [number for item in items if isinstance(item, Received) for number in numbers_of(item.rows)]

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import zmq
 from helpers import start_daemon, wait_until
 from talkers import (
     BODY,
@@ -17,6 +16,7 @@ from talkers import (
     count_of,
     gaps,
     header,
+    heard_by_a_witness,
     ledger,
     marks,
     recording,
@@ -525,29 +525,12 @@ def test_with_a_receive_interval_nothing_is_missing_publish_times_are_exact_and_
         assert run.info().custom_data == {"receive_interval": "20ms", "robot": "7"}
 
 
-@contextmanager
-def heard_by_a_witness(talker):
-    """A function that sends so many messages, one by one, and returns when they have arrived: at everybody's socket."""
-    with zmq.Context() as context, context.socket(zmq.SUB) as witness:
-        witness.connect(talker.info.address)
-        witness.subscribe(talker.topic)
-        talker.wait_subscribed()
-
-        def send(count):
-            for _ in range(count):
-                talker.send()
-                assert witness.poll(10_000)
-                witness.recv_multipart()
-
-        yield send
-
-
 @INTERVALS
 def test_what_has_come_when_it_is_asked_to_stop_is_in_the_bag(receive_interval_ns, path, cortex_dir, discovery):
     options = {"receive_interval_ns": receive_interval_ns}
     with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
         talker.register(discovery).wait_subscribed()
-        with heard_by_a_witness(talker) as send:
+        with heard_by_a_witness(talker, recorder._intake) as send:
             send(700)
             recorder.request_stop()
             assert recorder.wait(10)
@@ -560,7 +543,7 @@ def test_what_has_come_when_the_duration_is_over_is_in_the_bag(receive_interval_
     options = {"receive_interval_ns": receive_interval_ns, "duration_ns": HOUR_NS, "clocks": {"mono": lambda: now[0]}}
     with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
         talker.register(discovery).wait_subscribed()
-        with heard_by_a_witness(talker) as send:
+        with heard_by_a_witness(talker, recorder._intake) as send:
             send(700)
             now[0] += HOUR_NS
             assert recorder.wait(10)
@@ -572,7 +555,7 @@ def test_what_has_come_when_a_snapshot_is_asked_for_is_in_it(receive_interval_ns
     options = {"receive_interval_ns": receive_interval_ns, "snapshot": True}
     with recording(path, discovery, **options) as recorder, Talker(cortex_dir) as talker:
         talker.register(discovery).wait_subscribed()
-        with heard_by_a_witness(talker) as send:
+        with heard_by_a_witness(talker, recorder._intake) as send:
             for count in (300, 400):
                 send(count)
                 recorder.snapshot()
