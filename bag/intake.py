@@ -110,7 +110,7 @@ class Intake:
 
     def stop(self) -> None:
         """Take what has already arrived, then end; waits for it."""
-        self._stopping = True
+        self.finish()
         if self._thread.is_alive():
             self._thread.join()
         self._bell.close()

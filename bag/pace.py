@@ -9,7 +9,7 @@ QUEUE_SHARE = 4
 
 
 class Pace:
-    """The next wait by what came in the last one: long for little, short for much, never twice as long as the last.
+    """The next wait by what came in the last one: long for little, short for much, at most twice as long as the last.
 
     Args:
         longest_ns: as long at most.

@@ -1,4 +1,4 @@
-"""The sockets of an intake: which topics share one, what comes there, and what is told of its connections."""
+"""The sockets of an intake: which topics share one, what comes there, what is told of its connections, and a bell."""
 
 from __future__ import annotations
 
@@ -233,11 +233,11 @@ class Bell:
         self.heard.connect("inproc://bell")
         self.is_silent = self._wishes.empty
 
-    # a bell that rings already need not be rung again
+    # one that rings already need not be rung again, and one that is closed nobody hears
     def ask(self, wish: Callable[[], object]) -> None:
         """Have something done by the thread that receives; from any thread."""
         self._wishes.put(wish)
-        with self._lock, contextlib.suppress(zmq.Again, zmq.ZMQError):
+        with self._lock, contextlib.suppress(zmq.ZMQError):
             self._pulled.send(b"", NOT_WAITING)
 
     def answer(self) -> None:

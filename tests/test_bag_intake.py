@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import zmq
@@ -414,13 +415,18 @@ def test_messages_flow_no_longer_when_somebody_wishes_something(intake, buffer, 
         wanted.wait_subscribed()
 
 
-def test_messages_flow_no_longer_when_their_socket_has_gone(intake, buffer, cortex_dir):
+def left_with_last_words(intake: Intake, cortex_dir: Path) -> None:
+    """A topic that is received until its publisher is gone has said three things more, and it has."""
     with Talker(cortex_dir, "/flow") as talker:
         (source,) = joined(intake, talker)
         intake._notice(intake._ports.only)
         intake._begin_to_leave(source)
         assert source.leaving
         talker.send(3)
+
+
+def test_messages_flow_no_longer_when_their_socket_has_gone(intake, buffer, cortex_dir):
+    left_with_last_words(intake, cortex_dir)
     flow_until(intake, lambda: intake._ports.only is None)
     assert buffer.statistics().messages == 3
 
@@ -566,12 +572,7 @@ def test_who_spoke_while_messages_gathered_is_told_from_the_one_before(patient, 
 
 def test_a_socket_may_go_while_messages_gather(patient, buffer, cortex_dir, monkeypatch):
     waiting(monkeypatch, patient)
-    with Talker(cortex_dir, "/flow") as talker:
-        (source,) = joined(patient, talker)
-        patient._notice(patient._ports.only)
-        patient._begin_to_leave(source)
-        assert source.leaving
-        talker.send(3)
+    left_with_last_words(patient, cortex_dir)
 
     def gone() -> object:
         patient._take_now_and_then()
@@ -595,23 +596,54 @@ def test_messages_gather_only_where_that_was_asked_for(interval_ns, buffer, cort
     assert bool(waited) == bool(interval_ns)
 
 
-def test_a_restart_is_noticed_and_a_wish_is_fulfilled_at_once_though_messages_gather(buffer, cortex_dir):
-    patient = Intake(buffer, PLENTY, interval_ns=INTERVAL_NS)
-    # as if messages might gather for an hour
-    patient._pace = Pace(HOUR_NS, 1 << 20, PLENTY)
-    monkey = iter([HOUR_NS])
-    patient._pace.begin = lambda: setattr(patient._pace, "wait_ns", next(monkey, 0))
-    with Talker(cortex_dir, "/moody") as moody, Talker(cortex_dir, "/wanted") as wanted:
-        patient.start()
-        patient.connect(Source(0, moody.topic, moody.info.address))
+class Endless(Pace):
+    """Messages may gather for an hour."""
+
+    def begin(self) -> None:
+        self.wait_ns = HOUR_NS
+
+    def took(self, messages: int, nbytes: int) -> None:
+        pass
+
+
+@pytest.fixture
+def endless(buffer: RecordBuffer) -> Iterator[Intake]:
+    """A running intake whose messages gather until something else happens."""
+    intake = Intake(buffer, PLENTY, interval_ns=INTERVAL_NS)
+    intake._pace = Endless(HOUR_NS, 1, 1)
+    intake.start()
+    yield intake
+    intake.stop()
+    assert intake.error is None
+
+
+def test_wishes_and_connections_are_attended_to_at_once_though_messages_gather(endless, buffer, cortex_dir):
+    source = Source(0, b"/moody", f"ipc://{cortex_dir}/moody.sock")
+    with Talker(cortex_dir, "/moody", name="moody.sock") as moody, Talker(cortex_dir, "/wanted") as wanted:
+        endless.connect(source)
         moody.wait_subscribed().send(1)
         wait_until(lambda: buffer.statistics().messages == 1)
+        # while that gathers
         moody.send(1)
-        patient.connect(Source(1, wanted.topic, wanted.info.address))
+        endless.connect(Source(1, wanted.topic, wanted.info.address))
         wanted.wait_subscribed()
-    patient.stop()
-    assert patient.error is None
-    assert buffer.statistics().messages == 2
+        moody.send(1)
+    wait_until(lambda: source.reborn)
+    assert buffer.statistics().messages == 3
+    with Talker(cortex_dir, "/moody", name="moody.sock") as moody:
+        # the subscription is sent again by the thread that receives
+        moody.wait_subscribed()
+
+
+def test_the_end_does_not_wait_until_messages_have_gathered(endless, buffer, cortex_dir):
+    with Talker(cortex_dir, "/flow") as talker:
+        endless.connect(Source(0, talker.topic, talker.info.address))
+        talker.wait_subscribed().send(1)
+        wait_until(lambda: buffer.statistics().messages == 1)
+        with heard_by_a_witness(talker, endless) as send:
+            send(5)
+        endless.stop()
+    assert buffer.statistics().messages == 6
 
 
 @pytest.mark.parametrize("interval_ns", [0, INTERVAL_NS])
