@@ -45,8 +45,8 @@ class Writing:
         options: of the recording.
         buffer: what was received.
         wall, mono: clocks in ns.
+        due: called once when the duration is over: is to close the buffer soon.
         opener: how files are opened (for tests).
-        due: called when the duration is over: closes the buffer soon. None: it ends at once.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Writing:
         *,
         wall: Callable[[], int],
         mono: Callable[[], int],
+        due: Callable[[], None],
         opener: FileOpener = RawFile,
-        due: Callable[[], None] | None = None,
     ) -> None:
         self._due, self._over = due, False
         self.files = BagSet(output, options, numbered=options.snapshot, opener=opener)
@@ -252,17 +252,14 @@ class Writing:
             return item
         return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.written)])
 
-    # what has come until the duration is over is still to be received
+    # what has come until the duration is over is still to be received, and ends with the buffer
     def _reached_the_end(self, now: int) -> bool:
         limit, duration = self._options.limit, self._options.duration_ns
-        if limit is not None and self.files.written >= limit:
-            return True
-        if duration is None or self.began_ns is None or now - self.began_ns < duration:
-            return False
-        if self._due is not None and not self._over:
+        began = self.began_ns
+        if not self._over and duration is not None and began is not None and now - began >= duration:
+            self._over = True
             self._due()
-        self._over = True
-        return self._due is None
+        return limit is not None and self.files.written >= limit
 
     def _judge(self, now: int) -> None:
         self._demands_due_ns = now + DEMANDS_EVERY_NS

@@ -330,7 +330,9 @@ def test_what_was_required_and_not_there_is_exit_code_three(monkeypatch):
     assert "/imu is silent" in result.stderr
 
 
-def test_every_option_reaches_the_recorder(monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """The options of each recording that is begun, which records nothing."""
     seen = []
 
     class Noting(_LossyRecorder):
@@ -342,6 +344,10 @@ def test_every_option_reaches_the_recorder(monkeypatch):
             return replace(STATISTICS, topics=())
 
     monkeypatch.setattr(sys.modules["bag.cli.record"], "Recorder", Noting)
+    return seen
+
+
+def test_every_option_reaches_the_recorder(asked):
     words = (
         "/a -e ^/b -x c --exclude-topics /d --topic-types T --nodes n -b 2G -d 10m --max-bag-files 3 --duration 90s "
         "--limit 5 --min-free-space 1G --max-cache-size 256M --receive-interval 20ms --flush-interval 1s "
@@ -350,7 +356,7 @@ def test_every_option_reaches_the_recorder(monkeypatch):
     )
     result = CliRunner().invoke(group, ["record", *words.split()])
     assert result.exit_code == 0, result.stderr
-    assert seen[0] == bag.RecordOptions(
+    assert asked[0] == bag.RecordOptions(
         topics=("/a",),
         regex=("^/b",),
         exclude_regex=("c",),
@@ -510,20 +516,9 @@ def test_what_was_imported_is_spared_from_garbage_collection_while_recording(dis
     assert gc.get_freeze_count() == 0
 
 
-def test_nothing_gathers_unless_it_was_asked_for(monkeypatch):
-    seen = []
-
-    class Noting(_LossyRecorder):
-        def __init__(self, path, options):
-            super().__init__(path, options)
-            seen.append(options)
-
-        def statistics(self):
-            return replace(STATISTICS, topics=())
-
-    monkeypatch.setattr(sys.modules["bag.cli.record"], "Recorder", Noting)
+def test_nothing_gathers_unless_it_was_asked_for(asked):
     assert CliRunner().invoke(group, ["record", "-a"]).exit_code == 0
-    assert seen[0].receive_interval_ns == 0
+    assert asked[0].receive_interval_ns == 0
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ class Rig:
     def __init__(self, path, **options):
         chosen = RecordOptions(all_topics=True, **options)
         self.buffer = RecordBuffer(chosen.buffer_bytes)
-        self.writing = Writing(path, chosen, self.buffer, wall=time.time_ns, mono=time.monotonic_ns)
+        clocks = {"wall": time.time_ns, "mono": time.monotonic_ns}
+        self.writing = Writing(path, chosen, self.buffer, due=self.buffer.close, **clocks)
         for number, topic in enumerate(TOPICS):
             channel = Channel(number, topic, "T", 1, "node", "ipc:///x")
             self.writing.ask(lambda channel=channel: self.writing.enter(channel))
@@ -107,9 +108,62 @@ def test_a_snapshot_holds_what_was_waiting_when_it_was_asked_for(tmp_path, monke
     assert sequences(tmp_path / "run_0.h5", "/a") == [0, 1, 2, 3]
 
 
-def test_a_post_roll_holds_what_was_received_in_it(tmp_path, monkeypatch):
+def test_a_snapshot_holds_what_came_while_the_writer_had_other_things_in_hand(tmp_path):
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, snapshot=True)
+    rig.put()
+    wait_until(lambda: rig.writing.ring.held_bytes)
+
+    def ask():
+        # this turn has taken what it writes already
+        rig.put()
+        rig.writing.snapshot(time.monotonic_ns())
+
+    rig.writing.ask(ask)
+    wait_until(lambda: rig.writing.ring.snapshots == 1)
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+    assert sequences(tmp_path / "run_0.h5", "/a") == [0, 1]
+
+
+def test_a_snapshot_that_is_asked_for_last_is_made(tmp_path, monkeypatch):
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, snapshot=True)
+    take, waits = rig.buffer.take, []
+
+    def take_and_ask(wait_s):
+        waits.append(wait_s)
+        items, closed = take(wait_s)
+        if closed:
+            rig.writing.ask(lambda: rig.writing.snapshot(time.monotonic_ns()))
+        return items, closed
+
+    monkeypatch.setattr(rig.buffer, "take", take_and_ask)
+    rig.put()
+    wait_until(lambda: waits)
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+    assert sequences(tmp_path / "run_0.h5", "/a") == [0]
+
+
+def test_when_the_duration_is_over_the_end_is_asked_for_once_and_what_still_comes_is_written(tmp_path):
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=1_000_000, duration_ns=1)
+    asked = []
+    rig.writing._due = lambda: asked.append(rig.put())
+    rig.writing.ask(rig.writing.begin)
+    wait_until(lambda: asked)
+    rig.put()
+    rig.wait_written(2)
+    rig.buffer.close()
+    rig.writing.join()
+    assert (len(asked), rig.writing.error) == (1, None)
+
+
+@pytest.mark.parametrize("receive_interval_ns", [0, 100_000_000])
+def test_a_post_roll_holds_what_was_received_in_it(receive_interval_ns, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "COALESCE_NS", 0)
-    rig = Rig(tmp_path / "run.h5", flush_interval_ns=1_000_000, snapshot=True, post_roll_ns=200_000_000)
+    options = {"post_roll_ns": 200_000_000, "receive_interval_ns": receive_interval_ns}
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=1_000_000, snapshot=True, **options)
     rig.put()
     now = time.monotonic_ns()
     rig.writing.ask(lambda: rig.writing.snapshot(now))
@@ -121,7 +175,7 @@ def test_a_post_roll_holds_what_was_received_in_it(tmp_path, monkeypatch):
     rig.buffer.close()
     rig.writing.join()
     # not before all of it must have been handed on
-    assert all(late - at >= HANDED_ON_NS for at, late in ticks)
+    assert all(late - at >= HANDED_ON_NS + receive_interval_ns for at, late in ticks)
 
 
 def test_much_is_written_at_once(rig):
