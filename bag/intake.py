@@ -9,7 +9,8 @@ from typing import Any
 
 import zmq
 
-from bag.buffer import RecordBuffer, cost_of
+from bag.assign import Assigner, Renew
+from bag.buffer import RecordBuffer
 from bag.pace import Pace
 from bag.ports import MONITOR_NS, NOT_WAITING, Bell, Event, Port, Ports
 from bag.sources import Source
@@ -37,7 +38,7 @@ class Intake:
         queue_bytes: bound on what ZeroMQ holds for us; what does not fit waits, or is lost, at the publisher.
         interval_ns: let messages gather at most this long before they are taken and stamped; 0: take each at once.
         wall, mono: wall and monotonic clock in ns.
-        renew: gives a channel for a source; True: a new publisher speaks there. Called in the intake's thread.
+        renew: gives a channel for a source, with the reason. Called in the intake's thread.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Intake:
         interval_ns: int = 0,
         wall: Callable[[], int] = time.time_ns,
         mono: Callable[[], int] = time.monotonic_ns,
-        renew: Callable[[Source, bool], int] | None = None,
+        renew: Renew | None = None,
     ) -> None:
         self._buffer = buffer
         self._gathers = interval_ns > 0
         self._wall, self._mono = wall, mono
-        self._renew = renew
+        self._assigner = Assigner(buffer, renew)
         self.problems: list[str] = []
         self._context: zmq.Context[Any] = zmq.Context()
         self._bell = Bell(self._context)
@@ -62,12 +63,17 @@ class Intake:
         self._messages = self._bytes = 0  # taken so far
         self._monitors_due_ns = 0
         self._stopping = False
-        self.paused = False
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="bag intake", daemon=True)
 
-    def start(self) -> None:
-        """Begin to receive."""
+    @property
+    def paused(self) -> bool:
+        """Whether what comes is skipped."""
+        return self._assigner.paused
+
+    def start(self, *, paused: bool = False) -> None:
+        """Begin to receive, or to skip what comes."""
+        self._assigner.paused = paused
         self._thread.start()
 
     def connect(self, source: Source) -> None:
@@ -87,7 +93,7 @@ class Intake:
         done = threading.Event()
 
         def switch() -> None:
-            self.paused = paused
+            self._assigner.paused = paused
             done.set()
 
         self.when_taken(switch)
@@ -148,7 +154,7 @@ class Intake:
         while port is not None and flows and ports.only is port and nobody_wishes() and not self._stopping:
             gathered, flows = port.gather(self._wall, self._mono)
             for topic, messages in gathered.items():
-                self._hand_on(port.sources[topic], messages.rows, messages.cost)
+                self._assigner.hand_on(port.sources[topic], messages.rows, messages.cost)
             self._look_at(port, self._mono())
 
     # to wake up costs more than to take a message; after nothing, it is waited for at the sockets again
@@ -202,7 +208,7 @@ class Intake:
         source = port.sources.get(topic)
         # ZeroMQ matches by prefix: /ab also comes for /a
         if source is not None:
-            self._hand_on(source, [row], cost)
+            self._assigner.hand_on(source, [row], cost)
         before, port.last_ns = port.last_ns, now
         # where little comes, to wait again costs less than to find nothing more
         if now - before >= SOON_NS * port.took * ready and port.ahead is None:
@@ -239,34 +245,18 @@ class Intake:
             port.last_ns = now = mono()
             if topic != before:
                 if rows:
-                    self._hand_on(sources[before], rows, cost)
+                    self._assigner.hand_on(sources[before], rows, cost)
                 rows, before, cost = [], topic, 0
             if topic in sources:
                 rows.append((wall(), now, parts))
                 cost += size
             total += size
         if rows:
-            self._hand_on(sources[before], rows, cost)
+            self._assigner.hand_on(sources[before], rows, cost)
         port.took = took
         self._messages += took - 1
         self._bytes += total
         return more
-
-    def _hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
-        if source.reborn and self._renew is not None:
-            source.channel = self._renew(source, True)
-        source.reborn, source.heard = False, True
-        if self.paused:
-            for row in rows:
-                self._buffer.skip(source.channel, "paused", row)
-        elif source.period_ns:
-            for row in rows:
-                if source.is_due(row[1]):
-                    self._buffer.put(source.channel, [row], cost_of(row))
-                else:
-                    self._buffer.skip(source.channel, "throttled", row)
-        else:
-            self._buffer.put(source.channel, rows, cost)
 
     def _join(self, source: Source) -> None:
         if self._goes_on(source):
@@ -318,8 +308,7 @@ class Intake:
         port = self._ports.of(source)
         if port is not None:
             self._notice(port)
-        if not source.reborn and self._renew is not None:
-            source.channel = self._renew(source, False)
+        self._assigner.told(source)
 
     # everything that has arrived there; bounded, since others on the same socket may go on for ever
     def _empty(self, port: Port) -> None:

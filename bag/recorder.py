@@ -109,8 +109,7 @@ class Recorder:
                 renew=self._roster.renew,
                 **clocks,
             )
-            self._intake.paused = options.start_paused
-            self._intake.start()
+            self._intake.start(paused=options.start_paused)
             undo.callback(self._intake.stop)
             if not options.wait_for_topics:
                 self._begin()

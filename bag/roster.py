@@ -10,7 +10,7 @@ from bag.follow import Sighting
 from bag.intake import Intake
 from bag.options import RecordOptions
 from bag.records import Channel
-from bag.sources import Source
+from bag.sources import Renewal, Source
 from cortex.discovery.protocol import TopicInfo
 
 
@@ -62,22 +62,34 @@ class Roster:
         with self._lock:
             return dict(self._infos), dict(self._sources), self._sighting
 
-    # A publisher registers before it speaks, but its first message may be here before we have been told of it.
-    def renew(self, source: Source, reborn: bool) -> int:
-        """A channel for a source, from the intake's thread; `reborn`: a new publisher speaks there."""
+    # A publisher registers before it speaks, but its first message may be here before we have been told of it. One that
+    # lives for milliseconds may be gone when we ask, and the next one there.
+    def renew(self, source: Source, why: Renewal) -> int:
+        """A channel for a source, whose fingerprint is the next message's; from the intake's thread.
+
+        Without news it is the one it has, except where it is reborn.
+        """
         name = source.topic.decode()
         before = self._sighting
-        current = self._look(name) if reborn else None
+        current = None if why is Renewal.TOLD else self._look(name)
         with self._lock:
-            usable = current is not None and current.address == source.address and self._wants(current)
-            # a sighting that came while we asked may be newer than the answer
-            if current is not None and usable and self._sighting is before:
+            if current is not None and (current.address != source.address or not self._wants(current)):
+                current = None
+            # a sighting that came while we asked may be newer than the answer, unless that is about who speaks
+            if current is not None and (self._sighting is before or current.fingerprint == source.fingerprint):
                 self._infos[name] = current
-            info = replace(self._infos[name], address=source.address)
-            # the first message may have done it already: then this one stands in the midst of the new publisher's
-            if not reborn and self._opened[source.channel] == info:
+            info = self._who_speaks(source)
+            if why is not Renewal.REBORN and self._opened[source.channel] == info:
                 return source.channel
             return self._open_channel(info)
+
+    # whoever was last known to speak there and to use this type, else whoever is there now
+    def _who_speaks(self, source: Source) -> TopicInfo:
+        name = source.topic.decode()
+        now = replace(self._infos[name], address=source.address)
+        known = (now, *reversed(self._opened))
+        there = (info for info in known if (info.name, info.address) == (name, source.address))
+        return next((info for info in there if info.fingerprint == source.fingerprint), now)
 
     def _wants(self, info: TopicInfo) -> bool:
         return self._options.selection.wants(info.name, info.message_type, info.publisher_node)
@@ -93,7 +105,8 @@ class Roster:
             intake.disconnect(old)
         hz = dict(self._options.throttle).get(info.name)
         period = 0 if hz is None else round(1e9 / hz)
-        source = Source(self._open_channel(info), info.name.encode(), info.address, period_ns=period)
+        channel = self._open_channel(info)
+        source = Source(channel, info.name.encode(), info.address, fingerprint=info.fingerprint, period_ns=period)
         self._sources[info.name] = source
         intake.connect(source)
 

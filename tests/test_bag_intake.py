@@ -17,7 +17,7 @@ from bag.buffer import Received, RecordBuffer, cost_of
 from bag.intake import TURN_MESSAGES, Intake
 from bag.pace import Pace
 from bag.ports import GATHER_BYTES, MAX_SOCKETS, MAX_TOPICS, MONITOR_NS, WAITING, Bell, Event, Port, Ports
-from bag.sources import Source
+from bag.sources import Renewal, Source
 from bag.storage.batch import Row
 
 PLENTY = 1 << 30
@@ -173,7 +173,7 @@ def test_what_an_address_that_was_left_has_to_tell_is_not_told_of_another(intake
 
 def test_last_words_are_the_old_publishers_also_beside_others(intake, buffer, cortex_dir):
     renewed: list[Source] = []
-    intake._renew = lambda source, _reborn: renewed.append(source) or 7
+    intake._assigner.renew = lambda source, _why: renewed.append(source) or 7
     with Talker(cortex_dir, "/there") as there:
         with Talker(cortex_dir, "/gone") as gone:
             first, second = joined(intake, gone, there)
@@ -347,7 +347,7 @@ def test_a_publisher_that_comes_while_messages_flow_is_told_from_the_one_before(
 
         wait_until(flows)
         flow_until(intake, lambda: buffer.statistics().messages == came[0])
-        intake._renew = lambda _source, reborn: 7 if reborn else 6
+        intake._assigner.renew = lambda _source, why: 7 if why is Renewal.REBORN else 6
         with Talker(cortex_dir, "/moody") as moody:
             moody.wait_subscribed().send(1)
             flow_until(intake, lambda: buffer.statistics().messages == came[0] + 1)
@@ -549,7 +549,7 @@ def test_messages_gather_no_longer_when_somebody_wishes_something(patient, buffe
 
 
 def test_who_spoke_while_messages_gathered_is_told_from_the_one_before(patient, buffer, cortex_dir, monkeypatch):
-    patient._renew = lambda _source, reborn: 7 if reborn else 6
+    patient._assigner.renew = lambda _source, why: 7 if why is Renewal.REBORN else 6
     with Talker(cortex_dir, "/moody") as moody:
         (source,) = joined(patient, moody)
         moody.send(2)

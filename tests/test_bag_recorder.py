@@ -330,6 +330,24 @@ def test_a_restart_with_another_type_at_the_same_address_has_a_channel_of_its_ow
     assert (summary(path).lost_before_us, summary(path).restarts) == (0, 1)
 
 
+@INTERVALS
+def test_restarts_with_another_type_are_told_apart_when_it_is_not_known_that_a_connection_broke(
+    receive_interval_ns, path, cortex_dir, discovery, monkeypatch
+):
+    # as on a busy machine, where the next one's messages are taken before that is told
+    monkeypatch.setattr("bag.intake.Intake._notice", lambda intake, port: None)
+    with recording(path, discovery, receive_interval_ns=receive_interval_ns) as recorder:
+        for count, (type_name, fingerprint) in enumerate([("IntMessage", FINGERPRINT), ("Other", 77)] * 2, 1):
+            with Talker(cortex_dir, type_name=type_name, fingerprint=fingerprint) as talker:
+                talker.register(discovery).wait_subscribed().send(5)
+                wait_written(recorder, 5 * count)
+    with BagReader(path) as reader:
+        found = [(m.channel.type_name, m.fingerprint, m.sequence) for _t, m in reader.merged(["/t"], "log")]
+    one, two = [("IntMessage", FINGERPRINT, n) for n in range(5)], [("Other", 77, n) for n in range(5)]
+    assert found == one + two + one + two
+    assert (summary(path).lost_before_us, summary(path).restarts) == (0, 3)
+
+
 def test_news_of_a_restart_that_come_after_its_first_messages_begin_nothing_anew(path, cortex_dir, discovery):
     with recording(path, discovery) as recorder, restarted_as_another(recorder, cortex_dir, discovery) as second:
         second.send(3)

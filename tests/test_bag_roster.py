@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from bag import RecordOptions
 from bag.follow import Sighting
 from bag.roster import Roster
+from bag.sources import Renewal
 from cortex.discovery.protocol import TopicInfo
 
 OLD = TopicInfo("/t", "ipc:///tmp/t.sock", "IntMessage", 1, "node")
@@ -41,7 +44,9 @@ def following(look=lambda topic: None):
 
 def test_a_new_publisher_gets_a_channel_of_what_discovery_says_now():
     roster, sockets, channels = following(lambda topic: NEW)
-    assert roster.renew(roster.state()[1]["/t"], True) == 1
+    source = roster.state()[1]["/t"]
+    source.fingerprint = NEW.fingerprint
+    assert roster.renew(source, Renewal.REBORN) == 1
     seen(roster, sockets, NEW)
     assert [channel.type_name for channel in channels] == ["IntMessage", "Other"]
     assert sockets.asked == [("connect", 0, OLD.address)]
@@ -55,18 +60,70 @@ def test_an_answer_that_a_sighting_has_overtaken_is_not_believed():
 
     roster, sockets, channels = following()
     roster._look = look
-    roster.renew(roster.state()[1]["/t"], True)
+    # who speaks is not known: its message is none
+    roster.state()[1]["/t"].fingerprint = None
+    roster.renew(roster.state()[1]["/t"], Renewal.REBORN)
     assert roster.state()[0]["/t"] == NEW
     assert channels[-1].type_name == "Other"
+
+
+def test_an_answer_that_an_older_sighting_has_overtaken_is_believed_when_it_is_of_who_speaks():
+    def look(topic):
+        # the follower had asked before the new one registered
+        roster.note(Sighting((OLD,), answered=True))
+        return NEW
+
+    roster, _sockets, channels = following()
+    roster._look = look
+    source = roster.state()[1]["/t"]
+    source.fingerprint = NEW.fingerprint
+    roster.renew(source, Renewal.REBORN)
+    assert channels[-1].type_name == "Other"
+
+
+@pytest.mark.parametrize("why", [Renewal.REBORN, Renewal.DOUBTED])
+def test_one_that_was_gone_when_we_asked_is_told_from_the_next_by_its_type(why):
+    roster, _sockets, channels = following(lambda topic: NEW)
+    source = roster.state()[1]["/t"]
+    source.fingerprint = NEW.fingerprint
+    source.channel = roster.renew(source, Renewal.REBORN)
+    # the first type was there again for a moment, and the second one is again when we ask
+    source.fingerprint = OLD.fingerprint
+    source.channel = roster.renew(source, why)
+    assert [channel.type_name for channel in channels] == ["IntMessage", "Other", "IntMessage"]
+    # for the second one nothing has changed, and yet it gets a channel
+    assert roster.state()[0]["/t"] == NEW
+    source.fingerprint = NEW.fingerprint
+    roster.renew(source, why)
+    assert channels[-1].type_name == "Other"
+
+
+def test_nobody_elsewhere_is_taken_for_one_who_speaks_here():
+    roster, sockets, channels = following()
+    moved = replace(NEW, address="ipc:///tmp/other.sock")
+    seen(roster, sockets, moved)
+    source = roster.state()[1]["/t"]
+    source.fingerprint = OLD.fingerprint
+    roster.renew(source, Renewal.REBORN)
+    assert channels[-1].type_name == "Other"
+
+
+@pytest.mark.parametrize(("says", "channel"), [(NEW, 1), (OLD, 0), (None, 0)])
+def test_in_doubt_discovery_decides_whether_a_channel_is_opened(says, channel):
+    roster, _sockets, channels = following(lambda topic: says)
+    source = roster.state()[1]["/t"]
+    source.fingerprint = NEW.fingerprint
+    assert roster.renew(source, Renewal.DOUBTED) == channel
+    assert len(channels) == channel + 1
 
 
 def test_a_wish_that_comes_after_the_first_message_opens_no_channel():
     roster, sockets, channels = following(lambda topic: NEW)
     source = roster.state()[1]["/t"]
     seen(roster, sockets, NEW)
-    source.channel = roster.renew(source, True)
+    source.channel = roster.renew(source, Renewal.REBORN)
     assert sockets.asked[-1] == ("renew", 0, OLD.address)
-    assert roster.renew(source, False) == source.channel
+    assert roster.renew(source, Renewal.TOLD) == source.channel
     assert len(channels) == 2
 
 
@@ -76,4 +133,4 @@ def test_a_topic_that_moves_is_left_there_and_received_here():
     seen(roster, sockets, moved)
     assert sockets.asked[1:] == [("disconnect", 0, OLD.address), ("connect", 1, moved.address)]
     # messages that the old one still sends stay its own
-    assert channels[roster.renew(roster.state()[1]["/t"], False)].address == moved.address
+    assert channels[roster.renew(roster.state()[1]["/t"], Renewal.TOLD)].address == moved.address
