@@ -29,8 +29,6 @@ class Assigner:
 
     def hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
         """Take a source's next messages, which cost so much memory (bytes)."""
-        if source.reborn:
-            source.forget()
         begins = source.another_begins(rows)
         if source.reborn:
             source.reborn = source.doubted = False

@@ -98,6 +98,22 @@ def test_one_that_was_gone_when_we_asked_is_told_from_the_next_by_its_type(why):
     assert channels[-1].type_name == "Other"
 
 
+def test_of_those_who_used_a_type_the_last_one_is_meant():
+    nodes = iter("bcd")
+    roster, _sockets, channels = following(lambda topic: replace(OLD, publisher_node=next(nodes)))
+    source = roster.state()[1]["/t"]
+    for _ in "bc":
+        source.channel = roster.renew(source, Renewal.REBORN)
+    roster._look = lambda topic: NEW
+    source.channel = roster.renew(source, Renewal.REBORN)
+    assert [channel.node for channel in channels] == ["node", "b", "c", "c"]
+
+
+def test_what_discovery_says_of_the_type_is_what_is_expected_first():
+    roster, _sockets, _channels = following()
+    assert roster.state()[1]["/t"].fingerprint == OLD.fingerprint
+
+
 def test_nobody_elsewhere_is_taken_for_one_who_speaks_here():
     roster, sockets, channels = following()
     moved = replace(NEW, address="ipc:///tmp/other.sock")
