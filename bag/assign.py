@@ -29,9 +29,11 @@ class Assigner:
 
     def hand_on(self, source: Source, rows: list[Row], cost: int) -> None:
         """Take a source's next messages, which cost so much memory (bytes)."""
+        if source.reborn:
+            source.forget()
         begins = source.another_begins(rows)
         if source.reborn:
-            source.reborn = source.doubted = False
+            source.reborn = False
             self._change_channel(source, Renewal.REBORN)
         elif begins is not None:
             if begins:

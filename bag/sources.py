@@ -62,7 +62,7 @@ class Source:
 
     def forget(self) -> None:
         """Know nothing of the last message any more: whatever comes next is what was expected."""
-        self.fingerprint, self.sequence = None, -1
+        self.fingerprint, self.sequence, self.doubted = None, -1, False
 
     # That a connection broke may be known only after messages of the next one were taken. Looking at the last message
     # of many is enough as long as its number is as high as it must be.

@@ -119,11 +119,19 @@ def test_a_reborn_source_is_another_whatever_it_says_and_its_next_messages_are_n
     assert hearing.hear(0).asked == [Renewal.REBORN, Renewal.DOUBTED]
 
 
+def test_a_first_message_that_is_none_tells_nothing_of_who_is_reborn():
+    hearing = Hearing(sequence=4, heard=True)
+    hearing.source.has_broken(mixed=False)
+    hearing.hear(b"short")
+    assert (hearing.asked, hearing.source.fingerprint) == ([Renewal.REBORN], None)
+
+
 def test_what_discovery_told_first_is_not_asked_again():
     hearing = Hearing(sequence=4, heard=True)
     hearing.assigner.told(hearing.source)
     hearing.hear((0, OTHER)).hear((1, OTHER))
     assert (hearing.asked, hearing.went) == ([Renewal.TOLD], [(1, 2)])
+    assert hearing.hear((0, OTHER)).asked == [Renewal.TOLD, Renewal.DOUBTED]
 
 
 def test_what_discovery_told_of_a_reborn_source_is_left_to_its_first_message():
