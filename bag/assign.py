@@ -47,13 +47,15 @@ class Assigner:
 
     def told(self, source: Source) -> None:
         """Discovery said that another publisher is there; the next message may tell so, too."""
-        if not source.reborn:
+        # news may be late: if they change nothing, the next message may be of one of whom there were none yet
+        if not source.reborn and self._change_channel(source, Renewal.TOLD):
             source.forget()
-            self._change_channel(source, Renewal.TOLD)
 
-    def _change_channel(self, source: Source, why: Renewal) -> None:
+    def _change_channel(self, source: Source, why: Renewal) -> bool:
+        before = source.channel
         if self.renew is not None:
             source.channel = self.renew(source, why)
+        return source.channel != before
 
     def _put(self, source: Source, rows: list[Row], cost: int) -> None:
         if self.paused:

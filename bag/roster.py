@@ -75,19 +75,19 @@ class Roster:
         with self._lock:
             if current is not None and (current.address != source.address or not self._wants(current)):
                 current = None
-            # a sighting that came while we asked may be newer than the answer, unless that is about who speaks
-            if current is not None and (self._sighting is before or current.fingerprint == source.fingerprint):
+            # a sighting that came while we asked may be newer than the answer
+            if current is not None and self._sighting is before:
                 self._infos[name] = current
-            info = self._who_speaks(source)
+            info = self._who_speaks(source, current)
             if why is not Renewal.REBORN and self._opened[source.channel] == info:
                 return source.channel
             return self._open_channel(info)
 
     # whoever was last known to speak there and to use this type, else whoever is there now
-    def _who_speaks(self, source: Source) -> TopicInfo:
+    def _who_speaks(self, source: Source, current: TopicInfo | None) -> TopicInfo:
         name = source.topic.decode()
         now = replace(self._infos[name], address=source.address)
-        known = (now, *reversed(self._opened))
+        known = (now, current or now, *reversed(self._opened))
         there = (info for info in known if (info.name, info.address) == (name, source.address))
         return next((info for info in there if info.fingerprint == source.fingerprint), now)
 

@@ -134,6 +134,12 @@ def test_what_discovery_told_first_is_not_asked_again():
     assert hearing.hear((0, OTHER)).asked == [Renewal.TOLD, Renewal.DOUBTED]
 
 
+def test_late_news_that_change_nothing_take_no_doubt_away():
+    hearing = Hearing(opens=False).hear(0)
+    hearing.assigner.told(hearing.source)
+    assert hearing.hear((0, OTHER)).asked == [Renewal.TOLD, Renewal.DOUBTED]
+
+
 def test_what_discovery_told_of_a_reborn_source_is_left_to_its_first_message():
     hearing = Hearing(sequence=4, heard=True)
     hearing.source.has_broken(mixed=False)

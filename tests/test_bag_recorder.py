@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from talkers import (
 import bag
 from bag import RecordOptions
 from bag.control import command
+from bag.intake import Intake
 from bag.options import MAX_RECEIVE_INTERVAL_NS
 from bag.storage.disk import RawFile
 from bag.storage.reader import BagReader
@@ -331,16 +333,21 @@ def test_a_restart_with_another_type_at_the_same_address_has_a_channel_of_its_ow
 
 
 @INTERVALS
-def test_restarts_with_another_type_are_told_apart_when_it_is_not_known_that_a_connection_broke(
+def test_restarts_with_another_type_are_told_apart_when_it_is_known_too_late_that_a_connection_broke(
     receive_interval_ns, path, cortex_dir, discovery, monkeypatch
 ):
     # as on a busy machine, where the next one's messages are taken before that is told
-    monkeypatch.setattr("bag.intake.Intake._notice", lambda intake, port: None)
+    notice, told = Intake._notice, threading.Event()
+    monkeypatch.setattr(Intake, "_notice", lambda intake, port: told.is_set() and notice(intake, port))
     with recording(path, discovery, receive_interval_ns=receive_interval_ns) as recorder:
         for count, (type_name, fingerprint) in enumerate([("IntMessage", FINGERPRINT), ("Other", 77)] * 2, 1):
             with Talker(cortex_dir, type_name=type_name, fingerprint=fingerprint) as talker:
                 talker.register(discovery).wait_subscribed().send(5)
                 wait_written(recorder, 5 * count)
+                told.set()
+                # looks at the connections
+                recorder.resume()
+                told.clear()
     with BagReader(path) as reader:
         found = [(m.channel.type_name, m.fingerprint, m.sequence) for _t, m in reader.merged(["/t"], "log")]
     one, two = [("IntMessage", FINGERPRINT, n) for n in range(5)], [("Other", 77, n) for n in range(5)]

@@ -52,7 +52,10 @@ def test_a_new_publisher_gets_a_channel_of_what_discovery_says_now():
     assert sockets.asked == [("connect", 0, OLD.address)]
 
 
-def test_an_answer_that_a_sighting_has_overtaken_is_not_believed():
+@pytest.mark.parametrize(
+    ("spoken", "type_name"), [(None, "Other"), (NEW.fingerprint, "Other"), (OLD.fingerprint, "IntMessage")]
+)
+def test_an_answer_that_a_sighting_has_overtaken_is_not_believed(spoken, type_name):
     def look(topic):
         # while the question is under way, the follower hears of the new one
         seen(roster, sockets, NEW)
@@ -60,25 +63,30 @@ def test_an_answer_that_a_sighting_has_overtaken_is_not_believed():
 
     roster, sockets, channels = following()
     roster._look = look
-    # who speaks is not known: its message is none
-    roster.state()[1]["/t"].fingerprint = None
-    roster.renew(roster.state()[1]["/t"], Renewal.REBORN)
+    source = roster.state()[1]["/t"]
+    source.fingerprint = spoken
+    roster.renew(source, Renewal.REBORN)
+    # nobody would tell a second time that it is the new one
     assert roster.state()[0]["/t"] == NEW
-    assert channels[-1].type_name == "Other"
+    assert channels[-1].type_name == type_name
 
 
-def test_an_answer_that_an_older_sighting_has_overtaken_is_believed_when_it_is_of_who_speaks():
+def test_an_answer_that_an_older_sighting_has_overtaken_is_believed_of_who_speaks_until_there_is_a_newer_one():
     def look(topic):
         # the follower had asked before the new one registered
-        roster.note(Sighting((OLD,), answered=True))
+        seen(roster, sockets, OLD)
         return NEW
 
-    roster, _sockets, channels = following()
+    roster, sockets, channels = following()
     roster._look = look
     source = roster.state()[1]["/t"]
     source.fingerprint = NEW.fingerprint
-    roster.renew(source, Renewal.REBORN)
+    source.channel = roster.renew(source, Renewal.REBORN)
     assert channels[-1].type_name == "Other"
+    assert roster.state()[0]["/t"] == OLD
+    seen(roster, sockets, NEW)
+    assert roster.state()[0]["/t"] == NEW
+    assert roster.renew(source, Renewal.TOLD) == source.channel
 
 
 @pytest.mark.parametrize("why", [Renewal.REBORN, Renewal.DOUBTED])
