@@ -138,13 +138,16 @@ class Intake:
         finally:
             self._buffer.close()
 
-    # what has already arrived, not what a flood goes on to bring
+    # what has already arrived, in turns: whoever floods us keeps nobody else's out, and is left at last
     def _take_up(self) -> None:
         deadline = time.monotonic() + DRAIN_S
-        for port in self._ports.in_order():
+        left = self._ports.in_order()
+        for port in left:
             self._notice(port)
-            while not port.socket.closed and self._drain(port, TURN_MESSAGES) and time.monotonic() < deadline:
-                pass
+        while left:
+            left = [port for port in left if not port.socket.closed and self._drain(port, TURN_MESSAGES)]
+            if time.monotonic() >= deadline:
+                return
 
     # While messages flow and all come to one socket, its own `recv` waits for half of what a poller costs. No bell
     # is heard there, so it waits only for a moment, and whoever wishes something has it end.
@@ -157,7 +160,7 @@ class Intake:
                 self._assigner.hand_on(port.sources[topic], messages.rows, messages.cost)
             self._look_at(port, self._mono())
 
-    # to wake up costs more than to take a message; after nothing, it is waited for at the sockets again
+    # to wake up costs more than to take a message; after long enough, the next one is waited for at the sockets again
     def _take_now_and_then(self) -> None:
         self._pace.begin()
         while True:
@@ -165,14 +168,18 @@ class Intake:
             self._ports.news.poll(self._pace.wait_ns // 1_000_000)
             messages, nbytes = self._messages, self._bytes
             self._take_all()
-            if self._messages == messages:
+            if self._messages == messages and (self._pace.is_longest or self._is_wanted):
                 return
             self._pace.took(self._messages - messages, self._bytes - nbytes)
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._stopping or not self._bell.is_silent()
 
     # all that has come to any socket, unless somebody wishes something
     def _take_all(self) -> None:
         more = True
-        while more and self._bell.is_silent() and not self._stopping:
+        while more and not self._is_wanted:
             more = False
             for port in self._ports.in_order():
                 # whoever spoke until now is asked first: a new publisher may have come in the meantime

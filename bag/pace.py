@@ -21,11 +21,16 @@ class Pace:
         self._longest_ns, self._queue, self._queue_bytes = longest_ns, queue, queue_bytes
         self.wait_ns = 0
 
+    @property
+    def is_longest(self) -> bool:
+        """Whether it could not be waited longer."""
+        return self.wait_ns >= self._longest_ns
+
     def begin(self) -> None:
         """Something came after a silence."""
         self.wait_ns = min(FIRST_NS, self._longest_ns)
 
     def took(self, messages: int, nbytes: int) -> None:
-        """So much had gathered in `wait_ns`."""
+        """So much, or nothing, had gathered in `wait_ns`."""
         share = QUEUE_SHARE * max(messages / self._queue, nbytes / self._queue_bytes)
         self.wait_ns = int(min(self._longest_ns, self.wait_ns / max(share, 0.5) + 1))

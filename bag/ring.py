@@ -31,11 +31,14 @@ class Ring:
         self.snapshots = 0
         self._max_bytes = options.past_bytes
         self._max_age_ns = options.snapshot_duration_ns
-        self._post_roll_ns = options.post_roll_ns
+        # what has come in time may be stamped later by as much
+        gathers_ns = options.receive_interval_ns if options.post_roll_ns else 0
+        self._post_roll_ns = options.post_roll_ns + gathers_ns
         self._items: deque[Item] = deque()
         self._marks: deque[tuple[int, str, int]] = deque()
         self._bytes = 0
-        self._until_ns: int | None = None
+        # when the snapshot that is being written ends; None: none is
+        self.until_ns: int | None = None
         self._tallies: dict[str, _Tally] = {}
         self._topics: list[str] = []
 
@@ -51,12 +54,12 @@ class Ring:
         if isinstance(item, Skipped):
             tally.skip(item)
             self._items.append(item)
-            if self._until_ns is not None:
+            if self.until_ns is not None:
                 self.files.skip(item)
         else:
             tally.add(item)
-            if self._until_ns is not None:
-                self.files.append(item.channel, [row for row in item.rows if row[1] <= self._until_ns])
+            if self.until_ns is not None:
+                self.files.append(item.channel, [row for row in item.rows if row[1] <= self.until_ns])
             # one by one, so that the oldest can leave one by one
             for row in item.rows:
                 cost = cost_of(row)
@@ -66,7 +69,7 @@ class Ring:
 
     def trigger(self, mono_ns: int) -> None:
         """Write the past now, and go on for the post-roll."""
-        if self._until_ns is None:
+        if self.until_ns is None:
             self._expire(mono_ns)
             self.files.open(mono_ns)
             self._bridge_sticky()
@@ -75,24 +78,24 @@ class Ring:
             for _mono, text, wall_ns in self._marks:
                 self.files.mark(text, wall_ns)
             self.snapshots += 1
-        self._until_ns = mono_ns + self._post_roll_ns
+        self.until_ns = mono_ns + self._post_roll_ns
         self.tick(mono_ns)
 
     def mark(self, text: str, wall_ns: int, mono_ns: int) -> None:
         """Keep a named moment with the messages around it."""
         self._marks.append((mono_ns, text, wall_ns))
-        if self._until_ns is not None:
+        if self.until_ns is not None:
             self.files.mark(text, wall_ns)
 
     def tick(self, mono_ns: int) -> None:
         """End a snapshot whose post-roll is over."""
-        if self._until_ns is not None and mono_ns >= self._until_ns:
+        if self.until_ns is not None and mono_ns >= self.until_ns:
             self.close()
 
     @property
     def writing(self) -> bool:
         """Whether a snapshot is being written."""
-        return self._until_ns is not None
+        return self.until_ns is not None
 
     @property
     def held_bytes(self) -> int:
@@ -106,8 +109,8 @@ class Ring:
 
     def close(self) -> None:
         """Close the snapshot that is being written, if any."""
-        if self._until_ns is not None:
-            self._until_ns = None
+        if self.until_ns is not None:
+            self.until_ns = None
             self.files.close()
 
     # what lies between the repeated message and the past we hold was not asked for, and is no loss

@@ -81,6 +81,8 @@ class Writing:
         # snapshots that were asked for, monotonic ns
         self._triggers: list[int] = []
         self._in_hand = 0
+        # so long after it was stamped a message is surely here
+        self._late_ns = HANDED_ON_NS + options.receive_interval_ns
         self._little = min(COALESCE_BYTES, options.buffer_bytes // COALESCE_PART)
         self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
 
@@ -99,6 +101,7 @@ class Writing:
         now = self._mono()
         self._demands = [Demand(topic, hz, now) for topic, hz in self._options.require]
         self.began_ns = now
+        self._buffer.wake()
 
     def join(self) -> None:
         """Wait for the thread."""
@@ -176,7 +179,7 @@ class Writing:
             # of these, all that came before is surely in the buffer now
             triggers, self._triggers = self._triggers, []
             at_once = self.files.committing or triggers or not self._wishes.empty()
-            wait_s = 0.0 if at_once else max(0.0, (commit_due - self._mono()) / 1e9)
+            wait_s = 0.0 if at_once else max(0.0, (self._due_ns(commit_due) - self._mono()) / 1e9)
             items, closed = self._buffer.take(wait_s)
             taken_ns = self._mono()
             received = [item for item in items if isinstance(item, Received)]
@@ -199,6 +202,17 @@ class Writing:
             self._buffer.give_back()
             soon = max(taken_ns + LEAST_NS, commit_due)
             self._let_gather(min(taken_ns + COALESCE_NS, soon) if 0 < nbytes < self._little else now)
+
+    # when something is to be done although nothing comes
+    def _due_ns(self, commit_due_ns: int) -> int:
+        dues = [commit_due_ns]
+        if (end_ns := self._end_ns) is not None:
+            dues.append(end_ns)
+        if self._demands:
+            dues.append(self._demands_due_ns)
+        if self.ring is not None and self.ring.until_ns is not None:
+            dues.append(self.ring.until_ns + self._late_ns)
+        return min(dues)
 
     # what a commit has to do, or the next one for new topics, is done while more arrives; at least a part of it
     def _let_gather(self, until_ns: int) -> None:
@@ -232,7 +246,7 @@ class Writing:
         if self.ring is not None:
             for mono_ns in triggers:
                 self.ring.trigger(mono_ns)
-            self.ring.tick(taken_ns - HANDED_ON_NS - self._options.receive_interval_ns)
+            self.ring.tick(taken_ns - self._late_ns)
 
     def _write_one(self, item: Item) -> None:
         if isinstance(item, Received):
@@ -252,11 +266,16 @@ class Writing:
             return item
         return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.written)])
 
+    # when the duration is over; None: it is already, or there is none
+    @property
+    def _end_ns(self) -> int | None:
+        began, duration = self.began_ns, self._options.duration_ns
+        return None if self._over or began is None or duration is None else began + duration
+
     # what has come until the duration is over is still to be received, and ends with the buffer
     def _reached_the_end(self, now: int) -> bool:
-        limit, duration = self._options.limit, self._options.duration_ns
-        began = self.began_ns
-        if not self._over and duration is not None and began is not None and now - began >= duration:
+        limit, end_ns = self._options.limit, self._end_ns
+        if end_ns is not None and now >= end_ns:
             self._over = True
             self._due()
         return limit is not None and self.files.written >= limit

@@ -478,6 +478,27 @@ def test_what_has_arrived_when_it_stops_is_taken(interval_ns, buffer, cortex_dir
     assert buffer.statistics().messages >= 2001
 
 
+def test_a_flood_keeps_nobody_else_out_of_what_is_taken_at_the_end(intake, buffer, cortex_dir, monkeypatch):
+    with Talker(cortex_dir, "/t", name="flood.sock") as flood, Talker(cortex_dir, "/t", name="few.sock") as few:
+        joined(intake, flood, few)
+        flooded, other = intake._ports.in_order()
+        count = 5 * TURN_MESSAGES
+        few.send(count)
+        wait_until(lambda: other.socket.poll(0))
+        drain, drained = intake._drain, []
+
+        def drain_with_a_flood(port: Port, most: int) -> bool:
+            drained.append(port)
+            # until the other's are all there, and as long as they last
+            return drain(port, most) or port is flooded or buffer.statistics().messages < count
+
+        monkeypatch.setattr(intake, "_drain", drain_with_a_flood)
+        intake._take_up()
+    assert buffer.statistics().messages == count
+    # and it was left when time was up
+    assert drained.count(flooded) >= 5
+
+
 def test_waiting_in_the_socket_ends_when_nothing_comes(ports):
     port = place(ports, "/a", "ipc:///tmp/none")
     with pytest.raises(zmq.Again):
@@ -594,6 +615,26 @@ def test_messages_gather_only_where_that_was_asked_for(interval_ns, buffer, cort
         intake.stop()
     assert intake.error is None
     assert bool(waited) == bool(interval_ns)
+
+
+def test_also_what_comes_slowly_gathers(patient, buffer, cortex_dir, monkeypatch):
+    with Talker(cortex_dir, "/slow") as talker:
+        joined(patient, talker)
+        port = patient._ports.only
+
+        def speak() -> None:
+            # nothing for a while, and one message more before it is given up
+            if len(waited) == 3:
+                talker.send()
+                assert port.socket.poll(10_000)
+
+        waited = waiting(monkeypatch, patient, speak)
+        patient._take_now_and_then()
+    assert buffer.statistics().messages == 1
+    # short after a silence, and for as long as it may be before it is waited for at the socket again
+    longest = INTERVAL_NS // 1_000_000
+    assert waited[:3] == [2, 4, 8]
+    assert waited.index(longest) == len(waited) - 1
 
 
 class Endless(Pace):

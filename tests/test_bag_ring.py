@@ -63,15 +63,24 @@ def test_the_past_is_bounded_in_bytes(make, tmp_path):
     assert sequences(tmp_path / "run_0.h5") == list(range(240, 300))
 
 
-def test_the_post_roll_is_written_and_nothing_after_it(make, tmp_path):
-    ring = make(post_roll_ns=100 * MS)
+# what came in time may have been stamped later by the interval
+@pytest.mark.parametrize(("receive_interval_ms", "last"), [(0, 19), (100, 29)])
+def test_the_post_roll_is_written_and_nothing_after_it(receive_interval_ms, last, make, tmp_path):
+    ring = make(post_roll_ns=100 * MS, receive_interval_ns=receive_interval_ms * MS)
     feed(ring, range(10))
     ring.trigger(90 * MS)
     # one batch that reaches over the end of the post-roll
     rows = [row(number, number * 10) for number in range(10, 40)]
     ring.take(Received(0, rows, sum(map(cost_of, rows))), 390 * MS)
     ring.tick(390 * MS)
-    assert sequences(tmp_path / "run_0.h5") == list(range(20))
+    assert sequences(tmp_path / "run_0.h5") == list(range(last + 1))
+
+
+def test_without_a_post_roll_a_snapshot_ends_at_once_also_where_messages_gather(make, tmp_path):
+    ring = make(receive_interval_ns=100 * MS)
+    feed(ring, range(10))
+    ring.trigger(90 * MS)
+    assert not ring.writing
 
 
 def test_a_trigger_during_the_post_roll_prolongs_it_and_repeats_nothing(make, tmp_path):

@@ -159,6 +159,35 @@ def test_when_the_duration_is_over_the_end_is_asked_for_once_and_what_still_come
     assert (len(asked), rig.writing.error) == (1, None)
 
 
+def test_a_duration_ends_though_nothing_comes(tmp_path):
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, duration_ns=50_000_000)
+    # the writer has nothing to do for an hour
+    wait_until(lambda: rig.buffer._awaited == 0)
+    rig.writing.begin()
+    assert rig.writing.finished.wait(10)
+    assert rig.writing.error is None
+
+
+def test_a_post_roll_ends_though_nothing_comes(tmp_path):
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, snapshot=True, post_roll_ns=50_000_000)
+    rig.writing.ask(lambda: rig.writing.snapshot(time.monotonic_ns()))
+    wait_until(lambda: rig.writing.ring.snapshots == 1 and not rig.writing.ring.writing)
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+
+
+def test_a_silence_is_complained_of_though_nothing_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr("bag.demands.SILENCE_NS", 1_000_000)
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, require=((TOPICS[0], None),))
+    wait_until(lambda: rig.buffer._awaited == 0)
+    rig.writing.begin()
+    wait_until(lambda: rig.writing.complaints)
+    rig.buffer.close()
+    rig.writing.join()
+    assert rig.writing.error is None
+
+
 @pytest.mark.parametrize("receive_interval_ns", [0, 100_000_000])
 def test_a_post_roll_holds_what_was_received_in_it(receive_interval_ns, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "COALESCE_NS", 0)
