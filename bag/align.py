@@ -206,7 +206,8 @@ def align(
             (the earlier one of two as near), `linear` (numbers are interpolated between both neighbours, all else is
             of the one before) or `slerp` (as linear, and fields of shape (4,) are turned as quaternions x, y, z, w).
         tolerance: the largest age, as seconds or text with a unit, for all or for each topic; None: any.
-        clock: `publish` for the times in the headers, `log` for the times of arrival.
+        clock: `publish` for the times in the headers, `log` for the times of arrival, `sent` for the times of sending
+            on the line of these (what a clock of another machine is ahead, or a step of the clock, matters there less).
         start, stop: half open range of moments, as in `Bag.messages`; messages before it may still fill them.
 
     Raises:

@@ -124,8 +124,8 @@ class Bag(Mapping[str, Topic]):
 
     @property
     def finest_clock(self) -> str:
-        """`log`, or `publish` where a receive interval made the log times of a part as coarse as that."""
-        return "publish" if any(part.reader.gathered for part in self.parts) else "log"
+        """`log`, or `sent` where a receive interval made the log times of a part as coarse as that."""
+        return "sent" if any(part.reader.gathered for part in self.parts) else "log"
 
     @property
     def marks(self) -> tuple[tuple[str, int], ...]:

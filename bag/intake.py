@@ -78,41 +78,46 @@ class Intake:
 
     def connect(self, source: Source) -> None:
         """Receive a topic from now on."""
-        self._bell.ask(lambda: self._join(source))
+        self.ask(lambda: self._join(source))
 
     def disconnect(self, source: Source) -> None:
         """Receive a topic no longer, once its publisher is gone."""
-        self._bell.ask(lambda: self._begin_to_leave(source))
+        self.ask(lambda: self._begin_to_leave(source))
 
     def renew(self, source: Source) -> None:
         """Give a source another channel, unless its next message will do so anyway."""
-        self._bell.ask(lambda: self._change_channel(source))
+        self.ask(lambda: self._change_channel(source))
 
-    def pause(self, paused: bool) -> None:
-        """Skip what comes from now on, or no longer; waits until what had come before is taken."""
+    def pause(self, paused: bool) -> bool:
+        """Skip what comes from now on, or no longer; waits until what had come before is taken. False: it is ending."""
         done = threading.Event()
 
         def switch() -> None:
             self._assigner.paused = paused
             done.set()
 
-        self.when_taken(switch)
-        while self._thread.is_alive() and not done.wait(DONE_S):
+        accepted = self.when_taken(switch)
+        while accepted and self._thread.is_alive() and not done.wait(DONE_S):
             pass
+        return done.is_set()
 
-    def when_taken(self, then: Callable[[], None]) -> None:
-        """Have the intake's thread do something once it has taken what has come until now."""
+    def when_taken(self, then: Callable[[], None]) -> bool:
+        """Have the intake's thread do something once it has taken what has come until now. False: it is ending."""
 
         def take() -> None:
             self._take_up()
             then()
 
-        self._bell.ask(take)
+        return self.ask(take)
+
+    def ask(self, wish: Callable[[], object]) -> bool:
+        """Have the intake's thread do something soon, before it ends. False: it is ending already."""
+        return self._bell.ask(wish)
 
     def finish(self) -> None:
         """End as `stop` does, but do not wait for it."""
         self._stopping = True
-        self._bell.ask(lambda: None)
+        self.ask(lambda: None)
 
     def stop(self) -> None:
         """Take what has already arrived, then end; waits for it."""
@@ -131,18 +136,19 @@ class Intake:
                 elif flows:
                     self._flow()
                 flows = self._turn(POLL_MS)
+            self._bell.shut()
             self._bell.answer()
             self._take_up()
         except BaseException as error:  # noqa: BLE001  handed to the recorder, which ends with it
             self.error = error
         finally:
+            self._bell.shut()
             self._buffer.close()
 
     # what has already arrived, in turns: whoever floods us keeps nobody else's out, and is left at last
     def _take_up(self) -> None:
         deadline = time.monotonic() + DRAIN_S
-        left = self._ports.in_order()
-        for port in left:
+        for port in (left := self._ports.in_order()):
             self._notice(port)
         while left:
             left = [port for port in left if not port.socket.closed and self._drain(port, TURN_MESSAGES)]

@@ -76,7 +76,8 @@ class Lane:
             ends = rows["metadata_offset"] + rows["metadata_size"]
             if (ends > known).any() or (ends < rows["metadata_offset"]).any():
                 raise _absurd(self.reader, f"the index of {self.topic}", "metadata that are not there")
-            keys = sending_times(rows) if order == "publish" else rows["log_mono_ns"]
+            sent = order == "publish"
+            keys = sending_times(rows, gathered=self.reader.gathered) if sent else rows["log_mono_ns"]
             part = np.maximum.accumulate(np.maximum(keys, latest))
             out[start : start + len(part)] = part - zero
             latest = int(part[-1])

@@ -108,6 +108,8 @@ class RecordOptions:
                 raise UsageError(f"{what} is {value}; it must be above 0")
         if self.max_cache_bytes < MIN_CACHE:
             raise UsageError(f"the cache has {self.max_cache_bytes} bytes; it needs at least {MIN_CACHE}")
+        if RECEIVE_INTERVAL in dict(self.custom_data):
+            raise UsageError(f"the custom data name {RECEIVE_INTERVAL!r} is the recorder's own; choose another")
         self._check_receive_interval()
         if self.wait_for_topics and not self.topics:
             raise UsageError("there is nothing to wait for: name the topics that must be there before recording begins")
@@ -158,7 +160,7 @@ class RecordOptions:
     def kept_data(self) -> dict[str, str]:
         """The pairs to keep with the bag: `custom_data`, and how coarse its log times are when they are."""
         interval = self.receive_interval_ns
-        return ({RECEIVE_INTERVAL: f"{interval / 1e6:g}ms"} if interval else {}) | dict(self.custom_data)
+        return dict(self.custom_data) | ({RECEIVE_INTERVAL: f"{interval / 1e6:g}ms"} if interval else {})
 
     @property
     def selection(self) -> Selection:

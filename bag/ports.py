@@ -228,17 +228,27 @@ class Bell:
         self._wishes: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         # whoever asks may be interrupted by a signal that does so, too
         self._lock = threading.RLock()
+        self._shut = False
         self._pulled, self.heard = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
         self._pulled.bind("inproc://bell")
         self.heard.connect("inproc://bell")
         self.is_silent = self._wishes.empty
 
     # one that rings already need not be rung again, and one that is closed nobody hears
-    def ask(self, wish: Callable[[], object]) -> None:
-        """Have something done by the thread that receives; from any thread."""
-        self._wishes.put(wish)
-        with self._lock, contextlib.suppress(zmq.ZMQError):
-            self._pulled.send(b"", NOT_WAITING)
+    def ask(self, wish: Callable[[], object]) -> bool:
+        """Have something done by the thread that receives; from any thread. False when it does nothing more."""
+        with self._lock:
+            if self._shut:
+                return False
+            self._wishes.put(wish)
+            with contextlib.suppress(zmq.ZMQError):
+                self._pulled.send(b"", NOT_WAITING)
+            return True
+
+    def shut(self) -> None:
+        """Accept no more wishes; those that were accepted can still be done."""
+        with self._lock:
+            self._shut = True
 
     def answer(self) -> None:
         """Do what is wished."""

@@ -76,6 +76,7 @@ class Recorder:
         self._ended = False
         self._started_ns: int | None = None
         self._ended_ns: int | None = None
+        self._intake: Intake | None = None
         self._resources = ExitStack()
 
     # --- from beginning to end
@@ -91,9 +92,7 @@ class Recorder:
         address = options.discovery_address or default_discovery_address()
         self._buffer = RecordBuffer(options.buffer_bytes)
         clocks = {"wall": self._wall, "mono": self._mono}
-        self._writing = Writing(
-            self.path, options, self._buffer, opener=self._opener, due=lambda: self._intake.finish(), **clocks
-        )
+        self._writing = Writing(self.path, options, self._buffer, opener=self._opener, due=self.request_stop, **clocks)
         started = self._mono()
         with ExitStack() as undo:
             if options.control:
@@ -102,15 +101,16 @@ class Recorder:
             self._writing.start()
             undo.callback(self._writing.join)
             undo.callback(self._buffer.close)
-            self._intake = Intake(
+            intake = Intake(
                 self._buffer,
                 options.queue_bytes,
                 interval_ns=options.receive_interval_ns,
                 renew=self._roster.renew,
                 **clocks,
             )
-            self._intake.start(paused=options.start_paused)
-            undo.callback(self._intake.stop)
+            intake.start(paused=options.start_paused)
+            self._intake = intake
+            undo.callback(intake.stop)
             if not options.wait_for_topics:
                 self._begin()
             self._follower = Follower(address, options.polling_interval_ns, self._sighted, failed=self.request_stop)
@@ -164,43 +164,53 @@ class Recorder:
         # in this order: nobody asks or finds anything any more, what has arrived is taken, then written
         self._resources.close()
         self._ended_ns = self._mono()
-        self.error = self._writing.error or self._intake.error or self._follower.error
+        self.error = self._writing.error or self._receiving.error or self._follower.error
 
-    # --- asked for while it runs
+    # --- asked for while it runs: True, or False when the recording is ending and nothing will come of it
 
-    def pause(self) -> None:
+    def pause(self) -> bool:
         """Record nothing until `resume`; what comes meanwhile is counted as paused, not as lost."""
-        self._intake.pause(True)
+        return self._receiving.pause(True)
 
-    def resume(self) -> None:
+    def resume(self) -> bool:
         """Record again."""
-        self._intake.pause(False)
+        return self._receiving.pause(False)
 
     @property
     def paused(self) -> bool:
         """Whether the recording is paused."""
-        return self._intake.paused
+        return self._receiving.paused
 
-    def split(self) -> None:
+    def split(self) -> bool:
         """Begin another file soon."""
-        self._writing.ask(self._writing.split)
+        return self._have_written(lambda: self._writing.split())
 
-    def snapshot(self) -> None:
+    def snapshot(self) -> bool:
         """Write the past, as seen from now, soon (snapshot mode); what has come until now is in it."""
         now = self._mono()
-        self._intake.when_taken(lambda: self._writing.ask(lambda: self._writing.snapshot(now)))
+        return self._receiving.when_taken(lambda: self._writing.ask(lambda: self._writing.snapshot(now)))
 
-    def mark(self, text: str) -> None:
+    def mark(self, text: str) -> bool:
         """Keep a named moment: now."""
         now = self._wall()
-        self._writing.ask(lambda: self._writing.mark(text, now))
+        return self._have_written(lambda: self._writing.mark(text, now))
 
     def request_stop(self) -> None:
         """End by itself soon, with what has come until now; `wait` returns then, and `stop` closes."""
-        self._intake.finish()
+        self._receiving.finish()
+
+    # what the intake still hands on before it ends, the writer does before it ends
+    def _have_written(self, wish: Callable[[], None]) -> bool:
+        return self._receiving.ask(lambda: self._writing.ask(wish))
+
+    @property
+    def _receiving(self) -> Intake:
+        if self._intake is None:
+            raise BagError("the recorder has not been started")
+        return self._intake
 
     def _obey(self, command: str, text: str) -> str:
-        actions: dict[str, Callable[[], None]] = {
+        actions: dict[str, Callable[[], bool | None]] = {
             "pause": self.pause,
             "resume": self.resume,
             "split": self.split,
@@ -216,8 +226,7 @@ class Recorder:
             return "this recording is in --snapshot-mode; each snapshot is a file of its own"
         if self._started_ns is None:
             return "the recording is only beginning; ask again"
-        actions[command]()
-        return ""
+        return "the recording is ending; it does nothing more" if actions[command]() is False else ""
 
     # --- the follower's thread
 
@@ -226,7 +235,7 @@ class Recorder:
         if not self._began and self._roster.complete:
             self._begin()
         if self._began:
-            self._roster.follow(self._intake)
+            self._roster.follow(self._receiving)
 
     def _begin(self) -> None:
         self._began = True
@@ -268,13 +277,13 @@ class Recorder:
             lost_before_us=sum(topic.lost_before_us for topic in topics),
             committed_messages=files.committed,
             discovery_answers=sighting.answered,
-            paused=self._intake.paused,
+            paused=self.paused,
             waiting=not self._began,
             free_bytes=free_bytes(self.path.absolute()),
             held_bytes=ring.held_bytes if ring else 0,
             snapshots=ring.snapshots if ring else 0,
             complaints=tuple(map(str, self._writing.complaints)),
-            problems=(*self._problems, *self._intake.problems),
+            problems=(*self._problems, *self._receiving.problems),
             snapshot_mode=ring is not None,
             compression=files.compression,
             in_bytes_per_s=self._rates_of("in", now, buffer.received),

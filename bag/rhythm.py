@@ -62,7 +62,7 @@ def rhythm_of(topic: TopicReader, most: int | None = None, *, sent: bool = False
     sample = []
     shortest, longest = np.iinfo(np.int64).max, 0
     for rows in _stretches(topic, most if sampled else None):
-        times = sending_times(rows) if sent else rows["log_mono_ns"]
+        times = sending_times(rows, gathered=True) if sent else rows["log_mono_ns"]
         steps = times[1:] - times[:-1]
         shortest, longest = min(shortest, int(steps.min())), max(longest, int(steps.max()))
         sample.append(steps[::stride])

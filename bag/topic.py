@@ -149,26 +149,27 @@ class Topic(Sequence[Any]):
         found = [piece.index(field) for piece in self.pieces]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def clock_times(self, clock: str, *, sorted_: bool = False) -> NDArray[np.int64]:
+    def clock_times(self, clock: str) -> NDArray[np.int64]:
         """Times in wall ns by a clock.
 
         Args:
-            clock: `publish`: of the headers; `log`: of arrival, on the bag's time line, which no clock step breaks.
-            sorted_: times of sending that never go down (headers with absurd times are taken as arrival).
+            clock: `publish`: of the headers; `log`: of arrival, on the bag's time line, which no clock step breaks;
+                `sent`: of sending, on that line, so that they never go down (absurd headers are taken as arrival).
 
         Raises:
             UsageError: there is no such clock.
         """
-        if clock not in ("publish", "log"):
-            raise UsageError(f"clock is {clock!r}; it can be 'publish' or 'log'")
-        if clock == "publish" and not sorted_:
+        if clock not in ("publish", "log", "sent"):
+            raise UsageError(f"clock is {clock!r}; it can be 'publish', 'log' or 'sent'")
+        if clock == "publish":
             return self.publish_times
         wall, mono = self.bag.origin
         if clock == "log":
             times: NDArray[np.int64] = self.monotonic_times
         else:
             found = [
-                sending_times(piece.reader.index(piece.first, piece.last)) + piece.part.shift_ns
+                sending_times(piece.reader.index(piece.first, piece.last), gathered=piece.part.reader.gathered)
+                + piece.part.shift_ns
                 for piece in self.pieces
             ]
             times = np.maximum.accumulate(np.concatenate(found))

@@ -162,8 +162,9 @@ def windows(
         raise UsageError(
             f"windows of past={past!r}, future={future!r}, stride={stride!r} have no length or do not move"
         )
-    clock = bag.finest_clock if clock is None else clock
-    times = {name: bag[name].clock_times(clock, sorted_=True) for name in names}
+    # those in the headers may go down
+    clock = bag.finest_clock if clock is None else "sent" if clock == "publish" else clock
+    times = {name: bag[name].clock_times(clock) for name in names}
     if any(not len(one) for one in times.values()) or not times:
         return Windows(bag, np.empty(0, np.int64), {name: np.empty((0, 3), np.int64) for name in names}, reach, {})
     moments = _moments(bag, times, on, clock, step or sum(reach))
@@ -184,7 +185,7 @@ def windows(
 
 def _moments(bag: Bag, times: Mapping[str, Times], on: str | None, clock: str, step: int) -> Times:
     if on is not None:
-        return times[on] if on in times else bag[on].clock_times(clock, sorted_=True)
+        return times[on] if on in times else bag[on].clock_times(clock)
     first = max(int(one[0]) for one in times.values())
     last = min(int(one[-1]) for one in times.values())
     return np.arange(first, last + 1, step)

@@ -6,6 +6,7 @@ import functools
 import json
 import runpy
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from helpers import REPOSITORY
@@ -40,11 +41,16 @@ def write(path: Path, topics: dict[str, list[tuple[int, object]]], **options: ob
     return path
 
 
-def gathered(path: Path, **options: object) -> Path:
-    """A bag of /n, whose 100 messages were sent every 10 ms, the first at T0, and received five at a time."""
+def gathered(path: Path, *, ahead_ns: Mapping[str, int] | None = None, **options: object) -> Path:
+    """A bag of 100 messages on each topic, sent every 10 ms, the first at T0, and received five at a time.
+
+    `ahead_ns` are the topics, and how much the clocks of their publishers are ahead; /n alone, and right, if not given.
+    """
     sent = range(0, 1000 * MS, 10 * MS)
-    received = (50 * MS * (offset // (50 * MS) + 1) for offset in sent)
+    received = [50 * MS * (offset // (50 * MS) + 1) for offset in sent]
     with bag.Writer(path, **options) as writer:
-        times = zip(received, sent, strict=True)
-        writer.write_many("/n", [(IntMessage(n), T0 + log, T0 + publish) for n, (log, publish) in enumerate(times)])
+        for topic, ahead in (ahead_ns or {"/n": 0}).items():
+            times = zip(received, sent, strict=True)
+            messages = [(IntMessage(n), T0 + log, T0 + publish + ahead) for n, (log, publish) in enumerate(times)]
+            writer.write_many(topic, messages)
     return path

@@ -247,6 +247,22 @@ def test_lerobot_takes_the_states_of_the_moments_of_sending_where_log_times_are_
     assert np.ravel(states).tolist() == list(range(0, 100, 2))
 
 
+@pytest.mark.parametrize("ahead_ms", [-3_600_000, -6000, 0, 30, 1000, 3_600_000])
+def test_lerobot_takes_states_and_actions_of_one_time_line_whatever_the_clocks_say(ahead_ms, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    clocks = {"/n": 0, "/m": ahead_ms * MS}
+    with bag.open(gathered(tmp_path / "w.h5", ahead_ns=clocks, custom_data={"receive_interval": "50ms"})) as run:
+        chosen = {"fps": 50, "state": ["/n"], "action": ["/m"]}
+        export(run, tmp_path / "o", "lerobot", topics=["/n", "/m"], options=chosen)
+    (path,) = (tmp_path / "o").rglob("data/**/*.parquet")
+    data = parquet.read_table(path).to_pydict()
+    states, actions = np.ravel(data["observation.state"]), np.ravel(data["action"])
+    assert np.diff(states).tolist() == [2] * (len(states) - 1)
+    # how long messages are on the way at least, nobody knows of a clock that is wrong: here it is 10 ms
+    assert set(np.subtract(states, actions).tolist()) <= {0, 1}
+    assert len(states) >= 48
+
+
 def _later(directory):
     path = directory / "later.h5"
     if not path.exists():

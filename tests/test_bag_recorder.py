@@ -901,6 +901,35 @@ def test_a_command_before_the_start_is_answered_so(command, path):
     assert recorder._obey(command, "") == "the recording is only beginning; ask again"
 
 
+@pytest.mark.parametrize("command", ["pause", "resume", "split", "snapshot", "mark"])
+def test_a_command_after_the_end_has_begun_is_answered_so(command, path, cortex_dir):
+    options = RecordOptions(all_topics=True, snapshot=command == "snapshot", discovery_address=f"ipc://{cortex_dir}/no")
+    with bag.Recorder(path, options) as recorder:
+        recorder.request_stop()
+        wait_until(lambda: not recorder._intake._thread.is_alive())
+        assert recorder._obey(command, "x") == "the recording is ending; it does nothing more"
+        assert recorder._obey("stop", "") == ""
+        assert not recorder.paused
+
+
+def test_what_was_asked_before_the_end_is_done(path, cortex_dir):
+    options = RecordOptions(all_topics=True, discovery_address=f"ipc://{cortex_dir}/no")
+    with bag.Recorder(path, options) as recorder:
+        done = []
+        # whoever asks while the end begins is told that it will be done, and so it is
+        while recorder.mark(str(len(done))):
+            done.append(str(len(done)))
+            if len(done) == 50:
+                recorder.request_stop()
+    assert marks(path) == done
+
+
+@pytest.mark.parametrize("what", ["pause", "resume", "split", "snapshot", "request_stop"])
+def test_what_is_asked_of_a_recorder_that_was_not_started_is_refused(what, path):
+    with pytest.raises(bag.BagError, match="not been started"):
+        getattr(bag.Recorder(path, RecordOptions(all_topics=True)), what)()
+
+
 def test_statistics_before_the_start_are_refused(path, cortex_dir):
     with pytest.raises(bag.BagError, match="not been started"):
         bag.Recorder(path, RecordOptions(all_topics=True)).statistics()

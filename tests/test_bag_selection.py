@@ -67,6 +67,7 @@ def test_a_pattern_that_is_none_is_refused_by_name(option, flag):
         ({"wait_for_topics": True, "all_topics": True}, "wait for"),
         ({"snapshot": True, "max_bag_bytes": 1 << 20}, "snapshot"),
         ({"post_roll_ns": 5}, "snapshot"),
+        ({"custom_data": (("receive_interval", "1ms"),)}, "receive_interval"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):

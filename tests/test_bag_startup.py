@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from made_bags import gathered, sample
+from made_bags import MS, gathered, sample
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -120,6 +120,14 @@ def test_rates_are_those_of_sending_where_messages_were_received_many_at_once(tm
     with bag.open(gathered(tmp_path / "b.h5")) as run:
         found = rhythm.rhythms(run.reader)["/n"]
     assert (found.hz_min, found.hz_median, found.hz_max) == (20, None, None)
+
+
+@pytest.mark.parametrize("ahead_ms", [-(60**2) * 1000, -6000, -2, 15, 39, 41, 250, 2000])
+def test_rates_are_those_of_sending_also_where_a_publishers_clock_is_wrong(ahead_ms, tmp_path):
+    path = gathered(tmp_path / "a.h5", ahead_ns={"/n": ahead_ms * MS}, custom_data={"receive_interval": "50ms"})
+    with bag.open(path) as run:
+        found = rhythm.rhythms(run.reader)["/n"]
+    assert (found.hz_min, found.hz_median, found.hz_max) == pytest.approx((100, 100, 100))
 
 
 def _shown(table, width=80):

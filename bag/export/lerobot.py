@@ -148,7 +148,7 @@ def _episode(
     part: Bag, output: Path, plan: _Plan, counts: tuple[int, int], progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     clock = part.finest_clock
-    times = [part[name].clock_times(clock, sorted_=True) for name in plan.topics if name in part]
+    times = [part[name].clock_times(clock) for name in plan.topics if name in part]
     if len(times) < len(plan.topics) or any(not len(one) for one in times):
         return None
     low, high = max(int(one[0]) for one in times), min(int(one[-1]) for one in times)

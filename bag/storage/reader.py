@@ -39,6 +39,8 @@ MERGE_ROWS = 1024
 KEY_ROWS = 1 << 16
 # a publish time this far from the log time is not a time of sending
 SANE_LATENCY_NS = 5_000_000_000
+# between two messages that gathered, the time on the way changes by less, unless a clock was set
+CLOCK_STEP_NS = 200_000_000
 KIND_NAMES = {number: name for name, number in names.LEDGER_KINDS.items()}
 SPANS = ("first_publish_ns", "last_publish_ns", "first_log_ns", "last_log_ns", "first_sequence")
 LOSSES = ("before_join", "lost_before_us", "lost_by_us", "throttled", "paused")
@@ -237,7 +239,7 @@ class BagReader:
     ) -> Iterator[tuple[int, int, RawMessage]]:
         mean = max(1, int(topic.summary["bytes"]) // max(1, len(topic)))
         step = max(1, min(MERGE_ROWS, share // mean))
-        for first, keys in _keys(topic, order):
+        for first, keys in _keys(topic, order, gathered=self.gathered):
             low = 0 if span[0] is None else int(np.searchsorted(keys, span[0], side="left"))
             high = len(keys) if span[1] is None else int(np.searchsorted(keys, span[1], side="left"))
             for at in range(low, high, step):
@@ -264,22 +266,38 @@ class BagReader:
 
 
 # the times of a topic's messages in blocks, never going down, with the number of the first
-def _keys(topic: TopicReader, order: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _keys(topic: TopicReader, order: str, *, gathered: bool) -> Iterator[tuple[int, NDArray[np.int64]]]:
     highest = np.iinfo(np.int64).min
     for first in range(0, len(topic), KEY_ROWS):
         index = topic.index(first, min(first + KEY_ROWS, len(topic)))
-        keys = sending_times(index) if order == "publish" else np.maximum.accumulate(index["log_mono_ns"])
+        sent = order == "publish"
+        keys = sending_times(index, gathered=gathered) if sent else np.maximum.accumulate(index["log_mono_ns"])
         keys = np.maximum(keys, highest)
         highest = keys[-1]
         yield first, keys
 
 
-def sending_times(index: NDArray[Any]) -> NDArray[np.int64]:
+def sending_times(index: NDArray[Any], *, gathered: bool = False) -> NDArray[np.int64]:
     """When messages were sent, on the recorder's monotonic clock (ns), never going down.
 
     A step of the wall clock moves publish and log time together, so their difference stays the time on the way;
-    where it is no plausible one, the time of arrival stands in.
+    where it is no plausible one, the time of arrival stands in. Where messages were `gathered`, that is too coarse, and
+    what the publisher's clock is ahead or behind is taken out instead: one message was on the way for no time.
     """
     latency = index["log_time_ns"] - index["publish_time_ns"]
+    if gathered:
+        latency = _without_offsets(latency)
     sane = np.where((latency >= 0) & (latency < SANE_LATENCY_NS), latency, 0)
     return np.maximum.accumulate(index["log_mono_ns"] - sane)
+
+
+# stretch by stretch, since clocks are set, and headers may be absurd
+def _without_offsets(latency: NDArray[np.int64]) -> NDArray[np.int64]:
+    if not len(latency) or (latency.min() >= 0 and latency.max() < SANE_LATENCY_NS):
+        return latency
+    starts = np.concatenate(([0], np.flatnonzero(np.abs(np.diff(latency)) > CLOCK_STEP_NS) + 1))
+    least, most = np.minimum.reduceat(latency, starts), np.maximum.reduceat(latency, starts)
+    offsets = np.where((least >= 0) & (most < SANE_LATENCY_NS), 0, least)
+    ends = np.append(starts[1:], len(latency))
+    without: NDArray[np.int64] = latency - np.repeat(offsets, ends - starts)
+    return without
