@@ -140,3 +140,13 @@ def test_windows_hold_what_was_sent_together_also_where_a_publishers_clock_is_wr
         windows = run.windows(past="20ms", future="20ms", on="/n")
         # one of five was on the way for 10 ms at least
         assert {n - m for w in windows for n, m in zip(w["/n"]["data"], w["/m"]["data"], strict=True)} <= {0, 1}
+
+
+def test_an_absurd_header_takes_no_window_away(tmp_path):
+    with bag.Writer(tmp_path / "w.h5") as writer:
+        for n in range(20):
+            sent = T0 + n * 10 * MS if n != 5 else 1
+            writer.write_many("/n", [(IntMessage(n), T0 + n * 10 * MS, sent)])
+    with bag.open(tmp_path / "w.h5") as run:
+        windows = run.windows(past="20ms", on="/n", clock="publish")
+        assert [window["/n"]["data"].tolist() for window in windows] == [[n - 1, n] for n in range(2, 20)]
