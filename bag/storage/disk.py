@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -99,14 +100,8 @@ class RawFile:
         Blocks that are there cost the kernel a quarter less processor time to write to. What lies behind the end of the
         file is given back by `truncate`.
         """
-        import ctypes
-
-        # os.posix_fallocate would make the file longer
-        fallocate = getattr(ctypes.CDLL(None), "fallocate64", None)
-        if fallocate is None:
-            return False
-        fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-        return bool(fallocate(self._file.fileno(), KEEP_SIZE, offset, size) == 0)
+        fallocate = _fallocate()
+        return fallocate is not None and bool(fallocate(self._file.fileno(), KEEP_SIZE, offset, size) == 0)
 
     def truncate(self, size: int) -> None:
         """Make the file exactly `size` bytes long."""
@@ -143,6 +138,17 @@ class RawFile:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
+
+
+# os.posix_fallocate would make the file longer; to look for the function takes longer than to call it
+@functools.cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    import ctypes
+
+    found = getattr(ctypes.CDLL(None), "fallocate64", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return found
 
 
 class Opened(Protocol):

@@ -101,6 +101,8 @@ class ChunkQueue:
 class LiveColumn(Column):
     """A column that is recorded and compressed."""
 
+    _straight = False
+
     def __init__(
         self, file: CommitFile, dataset: h5d.DatasetID, number: int, checksums: Checksums, queue: ChunkQueue
     ) -> None:

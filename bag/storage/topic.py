@@ -225,7 +225,7 @@ class TopicWriter:
         if max(sizes) < names.LARGE_ROW:
             column.values.append(frames[0] if len(frames) == 1 else b"".join(frames))
             return None
-        places = [column.values.place(frame) for frame in frames]
+        places = column.values.place_all(frames)
         in_file = all(self._file.in_file(offset) for place in places for offset, _size in place.pieces)
         return places if in_file else None
 
