@@ -63,8 +63,6 @@ class Packer:
 class PackedColumn(Column):
     """A column whose chunks are packed. A commit leaves the rows of the last chunk in memory until `finish`."""
 
-    _straight = False
-
     def __init__(
         self, file: CommitFile, dataset: h5d.DatasetID, number: int, checksums: Checksums, packer: Packer
     ) -> None:
