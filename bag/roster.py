@@ -85,11 +85,11 @@ class Roster:
 
     # whoever was last known to speak there and to use this type, else whoever is there now
     def _who_speaks(self, source: Source, current: TopicInfo | None) -> TopicInfo:
-        name = source.topic.decode()
-        now = replace(self._infos[name], address=source.address)
-        known = (now, current or now, *reversed(self._opened))
-        there = (info for info in known if (info.name, info.address) == (name, source.address))
-        return next((info for info in there if info.fingerprint == source.fingerprint), now)
+        latest = self._infos[source.topic.decode()]
+        known = (latest, current or latest, *reversed(self._opened))
+        there = (info for info in known if (info.name, info.address) == (latest.name, source.address))
+        same_type = (info for info in there if info.fingerprint == source.fingerprint)
+        return next(same_type, replace(latest, address=source.address))
 
     def _wants(self, info: TopicInfo) -> bool:
         return self._options.selection.wants(info.name, info.message_type, info.publisher_node)

@@ -132,6 +132,15 @@ def test_nobody_elsewhere_is_taken_for_one_who_speaks_here():
     assert channels[-1].type_name == "Other"
 
 
+def test_one_whose_topic_moved_to_another_node_stays_who_it_was_while_it_has_last_words():
+    roster, sockets, channels = following()
+    old = roster.state()[1]["/t"]
+    seen(roster, sockets, replace(OLD, publisher_node="other", address="ipc:///tmp/other.sock"))
+    # its numbers fell
+    assert roster.renew(old, Renewal.DOUBTED) == 0
+    assert [channel.node for channel in channels] == ["node", "other"]
+
+
 @pytest.mark.parametrize(("says", "channel"), [(NEW, 1), (OLD, 0), (None, 0)])
 def test_in_doubt_discovery_decides_whether_a_channel_is_opened(says, channel):
     roster, _sockets, channels = following(lambda topic: says)
