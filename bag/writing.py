@@ -200,7 +200,7 @@ class Writing:
             # what has been written takes no memory while more is gathered
             del items, received
             self._buffer.give_back()
-            soon = max(taken_ns + LEAST_NS, commit_due)
+            soon = max(taken_ns + LEAST_NS, self._due_ns(commit_due))
             self._let_gather(min(taken_ns + COALESCE_NS, soon) if 0 < nbytes < self._little else now)
 
     # when something is to be done although nothing comes

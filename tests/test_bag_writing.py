@@ -231,6 +231,16 @@ def test_a_commit_that_is_due_ends_the_gathering(tmp_path, monkeypatch):
     assert rig.writing.error is None
 
 
+def test_a_duration_that_is_over_ends_the_gathering(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
+    monkeypatch.setattr(writing, "LEAST_NS", 0)
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, duration_ns=200_000_000)
+    rig.put()
+    rig.writing.begin()
+    assert rig.writing.finished.wait(10)
+    assert (rig.writing.error, rig.writing.files.written) == (None, 1)
+
+
 def test_a_commit_is_made_while_more_arrives(tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "COALESCE_NS", HOUR_NS)
     monkeypatch.setattr(writing, "LEAST_NS", HOUR_NS)
