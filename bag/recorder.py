@@ -201,7 +201,7 @@ class Recorder:
 
     # what the intake still hands on before it ends, the writer does before it ends
     def _have_written(self, wish: Callable[[], None]) -> bool:
-        return self._receiving.ask(lambda: self._writing.ask(wish))
+        return self._receiving.ask(lambda: self._writing.ask(wish)) and not self._writing.finished.is_set()
 
     @property
     def _receiving(self) -> Intake:

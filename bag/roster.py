@@ -70,13 +70,13 @@ class Roster:
         Without news it is the one it has, except where it is reborn.
         """
         name = source.topic.decode()
-        before = self._sighting
+        before = self._listed(name)
         current = None if why is Renewal.TOLD else self._look(name)
         with self._lock:
             if current is not None and (current.address != source.address or not self._wants(current)):
                 current = None
-            # a sighting that came while we asked may be newer than the answer
-            if current is not None and self._sighting is before:
+            # what a sighting said of it while we asked may be newer than the answer
+            if current is not None and self._listed(name) == before:
                 self._infos[name] = current
             info = self._who_speaks(source, current)
             if why is not Renewal.REBORN and self._opened[source.channel] == info:
@@ -90,6 +90,9 @@ class Roster:
         there = (info for info in known if (info.name, info.address) == (latest.name, source.address))
         same_type = (info for info in there if info.fingerprint == source.fingerprint)
         return next(same_type, replace(latest, address=source.address))
+
+    def _listed(self, name: str) -> TopicInfo | None:
+        return next((info for info in self._sighting.topics if info.name == name), None)
 
     def _wants(self, info: TopicInfo) -> bool:
         return self._options.selection.wants(info.name, info.message_type, info.publisher_node)

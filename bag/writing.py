@@ -38,14 +38,14 @@ HEARD = ("messages", "lost_by_us", "throttled", "paused")
 
 
 class Writing:
-    """Writes until the buffer is closed, or until the duration or limit is reached, or an error ends it.
+    """Writes until the buffer is closed, which it asks for when the duration or limit is reached, or an error ends it.
 
     Args:
         output: the bag.
         options: of the recording.
         buffer: what was received.
         wall, mono: clocks in ns.
-        due: called once when the duration is over: is to close the buffer soon.
+        due: called once when the duration is over or the limit reached: is to close the buffer soon.
         opener: how files are opened (for tests).
     """
 
@@ -190,8 +190,9 @@ class Writing:
             self._write(items)
             self._tend_snapshots(taken_ns, triggers + self._triggers * closed)
             now = self._mono()
-            if closed or self._reached_the_end(now):
+            if closed:
                 return
+            self._end_when_due(now)
             if self._demands and now >= self._demands_due_ns:
                 self._judge(now)
             if now >= commit_due:
@@ -238,7 +239,8 @@ class Writing:
 
     def _write(self, items: list[Item]) -> None:
         for item in items:
-            self._write_one(self._cut_to_limit(item) if isinstance(item, Received) else item)
+            if not self._is_full:
+                self._write_one(self._cut_to_limit(item) if isinstance(item, Received) else item)
             self._in_hand -= len(item.rows) if isinstance(item, Received) else 0
 
     # a post-roll ends when what was received in it is here
@@ -272,13 +274,17 @@ class Writing:
         began, duration = self.began_ns, self._options.duration_ns
         return None if self._over or began is None or duration is None else began + duration
 
-    # what has come until the duration is over is still to be received, and ends with the buffer
-    def _reached_the_end(self, now: int) -> bool:
-        limit, end_ns = self._options.limit, self._end_ns
-        if end_ns is not None and now >= end_ns:
+    # what has come until the duration is over is still to be received, and all that was asked for is still to be done:
+    # both end with the buffer
+    def _end_when_due(self, now: int) -> None:
+        end_ns = self._end_ns
+        if not self._over and (self._is_full or (end_ns is not None and now >= end_ns)):
             self._over = True
             self._due()
-        return limit is not None and self.files.written >= limit
+
+    @property
+    def _is_full(self) -> bool:
+        return self._options.limit is not None and self.files.written >= self._options.limit
 
     def _judge(self, now: int) -> None:
         self._demands_due_ns = now + DEMANDS_EVERY_NS

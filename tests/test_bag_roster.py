@@ -73,9 +73,11 @@ def test_an_answer_that_a_sighting_has_overtaken_is_not_believed(spoken, type_na
 
 def test_an_answer_that_an_older_sighting_has_overtaken_is_believed_of_who_speaks_until_there_is_a_newer_one():
     def look(topic):
-        # the follower had asked before the new one registered
-        seen(roster, sockets, OLD)
+        # the follower had asked before the new one registered, and another had been there for a moment
+        seen(roster, sockets, between)
         return NEW
+
+    between = replace(OLD, publisher_node="between")
 
     roster, sockets, channels = following()
     roster._look = look
@@ -83,10 +85,26 @@ def test_an_answer_that_an_older_sighting_has_overtaken_is_believed_of_who_speak
     source.fingerprint = NEW.fingerprint
     source.channel = roster.renew(source, Renewal.REBORN)
     assert channels[-1].type_name == "Other"
-    assert roster.state()[0]["/t"] == OLD
+    assert roster.state()[0]["/t"] == between
     seen(roster, sockets, NEW)
     assert roster.state()[0]["/t"] == NEW
     assert roster.renew(source, Renewal.TOLD) == source.channel
+
+
+def test_news_of_another_topic_make_no_answer_doubtful():
+    new = replace(OLD, publisher_node="new")
+
+    def look(topic):
+        roster.note(Sighting((OLD, replace(OLD, name="/other")), answered=True))
+        return new
+
+    roster, sockets, channels = following()
+    roster._look = look
+    source = roster.state()[1]["/t"]
+    source.channel = roster.renew(source, Renewal.REBORN)
+    assert (channels[-1].node, roster.state()[0]["/t"]) == ("new", new)
+    seen(roster, sockets, new)
+    assert sockets.asked == [("connect", 0, OLD.address)]
 
 
 @pytest.mark.parametrize("why", [Renewal.REBORN, Renewal.DOUBTED])

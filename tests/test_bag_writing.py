@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from helpers import wait_until
-from talkers import sequences
+from talkers import ledger, marks, sequences
 
 from bag import RecordOptions, bagset, writing
 from bag.buffer import RecordBuffer, cost_of
@@ -229,6 +229,24 @@ def test_a_commit_that_is_due_ends_the_gathering(tmp_path, monkeypatch):
     rig.buffer.close()
     rig.writing.join()
     assert rig.writing.error is None
+
+
+def test_what_is_asked_for_until_the_end_is_done_also_when_a_limit_is_reached(tmp_path):
+    rig = Rig(tmp_path / "run.h5", flush_interval_ns=HOUR_NS, limit=3)
+    asked = []
+    rig.writing._due = lambda: asked.append(True)
+    for _ in range(5):
+        rig.put()
+    wait_until(lambda: asked)
+    # what comes meanwhile is beyond the limit, also what is left out of it
+    rig.put()
+    rig.buffer.skip(0, "paused", (1, 1, [b"/a", struct.pack(">QQQ", 1, 2, 6)]))
+    rig.writing.ask(lambda: rig.writing.mark("last", 1))
+    rig.buffer.close()
+    rig.writing.join()
+    assert (len(asked), rig.writing.error) == (1, None)
+    assert (sequences(tmp_path / "run.h5", "/a"), marks(tmp_path / "run.h5")) == ([0, 1, 2], ["last"])
+    assert ledger(tmp_path / "run.h5", "/a") == []
 
 
 def test_a_duration_that_is_over_ends_the_gathering(tmp_path, monkeypatch):
