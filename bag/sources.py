@@ -26,8 +26,8 @@ class Source:
 
     `reborn`: its connection broke after messages had come, so the next one is another publisher's, whatever its number.
     `leaving`: to be left as soon as the connection breaks. `fingerprint` and `sequence` are the last message's; before
-    the first, the fingerprint is what discovery said, or None. `doubted`: since its connection broke it was asked
-    already whether another publisher has begun.
+    the first, the fingerprint is what discovery said, or None. `doubted`: why (`type`, `number`) it was asked already
+    since its connection broke whether another publisher has begun.
     """
 
     channel: int
@@ -41,7 +41,7 @@ class Source:
     leaving: bool = False
     fingerprint: int | None = None
     sequence: int = -1
-    doubted: bool = False
+    doubted: frozenset[str] = frozenset()
 
     @property
     def local(self) -> bool:
@@ -56,13 +56,13 @@ class Source:
     # where they may be mixed already, and over TCP, where the same publisher may come back, its numbers tell
     def has_broken(self, *, mixed: bool) -> None:
         """Its connection has; `mixed`: messages of the next one may be among those that were taken."""
-        self.doubted = False
+        self.doubted = frozenset()
         if self.heard and self.local and not mixed:
             self.reborn, self.heard = True, False
 
     def forget(self) -> None:
         """Know nothing of the last message any more: whatever comes next is what was expected."""
-        self.fingerprint, self.sequence, self.doubted = None, -1, False
+        self.fingerprint, self.sequence, self.doubted = None, -1, frozenset()
 
     # That a connection broke may be known only after messages of the next one were taken. Looking at the last message
     # of many is enough as long as its number is as high as it must be.
@@ -75,17 +75,21 @@ class Source:
         if last is not None and last[0] == self.fingerprint and last[1] >= self.sequence + len(rows):
             self.sequence = last[1]
             return None
-        begins = None
+        begins, why, latest = None, "", self.fingerprint
         for at, row in enumerate(rows):
             identity = _identity(row[2])
             if identity is None:
                 continue
-            if self.fingerprint not in (None, identity[0]) or identity[1] <= self.sequence:
-                begins = at
-            self.fingerprint, self.sequence = identity
-        if begins is None or self.doubted:
+            if latest not in (None, identity[0]):
+                begins, why = at, "type"
+            elif identity[1] <= self.sequence and why != "type":
+                begins, why = at, "number"
+            latest, self.sequence = identity
+        if why in self.doubted:
+            # of another type that is not asked about now, the next message is
             return None
-        self.doubted = True
+        self.fingerprint = latest
+        self.doubted |= {why} - {""}
         return begins
 
     # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5

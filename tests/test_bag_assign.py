@@ -94,15 +94,31 @@ def test_each_part_of_what_two_publishers_said_costs_what_it_costs():
     assert costs == [cost(row) for row in rows(5, (0, OTHER))]
 
 
-def test_who_says_anything_is_asked_about_once_for_each_connection():
+def test_who_says_anything_is_asked_about_once_for_its_type_and_once_for_its_numbers_on_each_connection():
     hearing = Hearing(opens=False)
     for at in range(100):
         hearing.hear((at * 31 % 7, at % 3))
+    assert hearing.asked == [Renewal.DOUBTED] * 2
+    hearing.source.has_broken(mixed=True)
+    for at in range(100):
+        hearing.hear((at * 31 % 7, at % 3))
+    assert hearing.asked == [Renewal.DOUBTED] * 4
+    assert sum(count for _channel, count in hearing.went) == 200
+
+
+def test_who_repeats_a_number_hides_no_other_type():
+    hearing = Hearing().hear(5).hear(5).hear((0, OTHER), (1, OTHER)).hear((2, OTHER))
+    assert (hearing.asked, hearing.went) == ([Renewal.DOUBTED] * 2, [(0, 1), (1, 1), (2, 3)])
+    # where the new one begins, not where it repeats one
+    hearing = Hearing(sequence=4).hear(5, (0, OTHER), (0, OTHER))
+    assert (hearing.asked, hearing.went) == ([Renewal.DOUBTED], [(0, 1), (1, 2)])
+
+
+def test_a_type_that_could_not_be_asked_about_is_when_it_is_known_that_a_connection_broke():
+    hearing = Hearing(opens=False, fingerprint=OTHER).hear(0).hear((1, OTHER))
     assert hearing.asked == [Renewal.DOUBTED]
     hearing.source.has_broken(mixed=True)
-    hearing.hear((0, 4)).hear((0, 5))
-    assert hearing.asked == [Renewal.DOUBTED] * 2
-    assert sum(count for _channel, count in hearing.went) == 102
+    assert hearing.hear((2, OTHER)).asked == [Renewal.DOUBTED] * 2
 
 
 def test_a_first_message_of_another_type_than_discovery_said_is_doubted():

@@ -247,7 +247,7 @@ def test_lerobot_takes_the_states_of_the_moments_of_sending_where_log_times_are_
     assert np.ravel(states).tolist() == list(range(0, 100, 2))
 
 
-@pytest.mark.parametrize("ahead_ms", [-3_600_000, -6000, 0, 30, 1000, 3_600_000])
+@pytest.mark.parametrize("ahead_ms", [-3_600_000, -6000, -1000, 0, 30, 1000, 3_600_000])
 def test_lerobot_takes_states_and_actions_of_one_time_line_whatever_the_clocks_say(ahead_ms, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     clocks = {"/n": 0, "/m": ahead_ms * MS}

@@ -10,7 +10,7 @@ from made_bags import gathered
 
 from bag.lanes import Lane
 from bag.storage.layout import INDEX_DTYPE
-from bag.storage.reader import SANE_LATENCY_NS, BagReader, sending_times
+from bag.storage.reader import CLOCK_STEP_NS, BagReader, sending_times
 
 MS = 1_000_000
 S = 1000 * MS
@@ -19,13 +19,13 @@ EVERY, INTERVAL, COUNT = 10 * MS, 50 * MS, 400
 BEGIN = 7 * S
 
 
-def index(*, step_ns=0, ahead_ns=0, on_the_way_ns=0, step_at=COUNT // 2):
+def index(*, step_ns=0, ahead_ns=0, on_the_way_ns=0, step_at=COUNT // 2, count=COUNT):
     """Messages sent every 10 ms and received with the next multiple of 50 ms; the clocks of both are stepped midway."""
-    sent = BEGIN + EVERY * np.arange(COUNT, dtype=np.int64)
+    sent = BEGIN + EVERY * np.arange(count, dtype=np.int64)
     received = ((sent + on_the_way_ns) // INTERVAL + 1) * INTERVAL
-    wall = 10**18 + np.where(np.arange(COUNT) < step_at, 0, step_ns)
+    wall = 10**18 + np.where(np.arange(count) < step_at, 0, step_ns)
     stamped = 10**18 + np.where(received < sent[step_at], 0, step_ns)
-    rows = np.zeros(COUNT, INDEX_DTYPE)
+    rows = np.zeros(count, INDEX_DTYPE)
     rows["log_mono_ns"], rows["log_time_ns"] = received, received + stamped
     rows["publish_time_ns"] = sent + wall + ahead_ns
     return sent, rows
@@ -35,9 +35,9 @@ def index(*, step_ns=0, ahead_ns=0, on_the_way_ns=0, step_at=COUNT // 2):
 def test_a_step_of_the_wall_clock_moves_no_message_by_more_than_it_gathered(step_ns, step_at):
     sent, rows = index(step_ns=step_ns, step_at=step_at)
     wrong = np.abs(sending_times(rows, gathered=True) - sent)
-    assert wrong.max() <= abs(step_ns)
+    assert wrong.max() <= max(abs(step_ns), INTERVAL)
     # where the step is no plausible time on the way, only the few that gathered over it may be wrong
-    if step_ns < -2 * S or step_ns > SANE_LATENCY_NS:
+    if abs(step_ns) > CLOCK_STEP_NS + INTERVAL:
         assert wrong.max() <= INTERVAL
         assert (wrong > 0).sum() <= INTERVAL // EVERY
 
@@ -48,8 +48,25 @@ def test_a_clock_that_is_wrong_shifts_all_messages_alike(ahead_ns, on_the_way_ns
     off = set((sending_times(rows, gathered=True) - sent).tolist())
     way = rows["log_mono_ns"] - sent
     # by what is plausible, or so that one of them was on the way for no time
-    plausible = way.min() >= ahead_ns and way.max() - ahead_ns < SANE_LATENCY_NS
+    plausible = 0 <= way.min() - ahead_ns < CLOCK_STEP_NS
     assert off == {ahead_ns if plausible else way.min()}
+
+
+@pytest.mark.parametrize("ahead_ns", [3 * S, -3 * S])
+def test_a_clock_that_is_wrong_and_drifts_is_followed(ahead_ns):
+    sent, rows = index(count=60_000)
+    rows["publish_time_ns"] += ahead_ns + (sent - BEGIN) // 10_000
+    wrong = np.abs(sending_times(rows, gathered=True) - sent)
+    # as much as it drifts in a minute, and one way
+    assert wrong.max() <= 6 * MS + EVERY
+
+
+def test_a_clock_that_is_set_back_moves_nothing():
+    sent, rows = index()
+    rows["publish_time_ns"][COUNT // 2 :] -= 1 * S
+    wrong = np.abs(sending_times(rows, gathered=True) - sent)
+    assert wrong.max() <= INTERVAL
+    assert (wrong[COUNT // 2 :] <= EVERY).all()
 
 
 @pytest.mark.parametrize("absurd", [0, -(2**63), 2**63 - 1, 5])

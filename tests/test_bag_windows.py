@@ -133,7 +133,7 @@ def test_windows_go_by_publish_times_where_log_times_are_coarse(options, clock, 
         assert set(np.diff(times).tolist()) == apart
 
 
-@pytest.mark.parametrize("ahead_ms", [-10_000, 30, 3000])
+@pytest.mark.parametrize("ahead_ms", [-10_000, -1000, 30, 3000])
 def test_windows_hold_what_was_sent_together_also_where_a_publishers_clock_is_wrong(ahead_ms, tmp_path):
     clocks = {"/n": 0, "/m": ahead_ms * MS}
     with bag.open(gathered(tmp_path / "w.h5", ahead_ns=clocks, custom_data={"receive_interval": "50ms"})) as run:

@@ -41,6 +41,8 @@ KEY_ROWS = 1 << 16
 SANE_LATENCY_NS = 5_000_000_000
 # between two messages that gathered, the time on the way changes by less, unless a clock was set
 CLOCK_STEP_NS = 200_000_000
+# and meanwhile no clock drifts by much
+DRIFT_NS = 60_000_000_000
 KIND_NAMES = {number: name for name, number in names.LEDGER_KINDS.items()}
 SPANS = ("first_publish_ns", "last_publish_ns", "first_log_ns", "last_log_ns", "first_sequence")
 LOSSES = ("before_join", "lost_before_us", "lost_by_us", "throttled", "paused")
@@ -282,22 +284,25 @@ def sending_times(index: NDArray[Any], *, gathered: bool = False) -> NDArray[np.
 
     A step of the wall clock moves publish and log time together, so their difference stays the time on the way;
     where it is no plausible one, the time of arrival stands in. Where messages were `gathered`, that is too coarse, and
-    what the publisher's clock is ahead or behind is taken out instead: one message was on the way for no time.
+    what the publisher's clock is ahead, or more than CLOCK_STEP_NS behind, is taken out: once in DRIFT_NS one message
+    was on the way for no time.
     """
     latency = index["log_time_ns"] - index["publish_time_ns"]
     if gathered:
-        latency = _without_offsets(latency)
+        latency = _without_offsets(latency, index["log_mono_ns"])
     sane = np.where((latency >= 0) & (latency < SANE_LATENCY_NS), latency, 0)
     return np.maximum.accumulate(index["log_mono_ns"] - sane)
 
 
-# stretch by stretch, since clocks are set, and headers may be absurd
-def _without_offsets(latency: NDArray[np.int64]) -> NDArray[np.int64]:
-    if not len(latency) or (latency.min() >= 0 and latency.max() < SANE_LATENCY_NS):
+# Stretch by stretch, since clocks drift and are set, and headers may be absurd. Of one that is behind by less than a
+# message may be on the way, nobody can know.
+def _without_offsets(latency: NDArray[np.int64], log_mono: NDArray[np.int64]) -> NDArray[np.int64]:
+    if not len(latency) or (latency.min() >= 0 and latency.max() < CLOCK_STEP_NS):
         return latency
-    starts = np.concatenate(([0], np.flatnonzero(np.abs(np.diff(latency)) > CLOCK_STEP_NS) + 1))
-    least, most = np.minimum.reduceat(latency, starts), np.maximum.reduceat(latency, starts)
-    offsets = np.where((least >= 0) & (most < SANE_LATENCY_NS), 0, least)
+    others = (np.abs(np.diff(latency)) > CLOCK_STEP_NS) | (np.diff(log_mono // DRIFT_NS) != 0)
+    starts = np.concatenate(([0], np.flatnonzero(others) + 1))
+    least = np.minimum.reduceat(latency, starts)
+    offsets = np.where((least >= 0) & (least < CLOCK_STEP_NS), 0, least)
     ends = np.append(starts[1:], len(latency))
     without: NDArray[np.int64] = latency - np.repeat(offsets, ends - starts)
     return without
