@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bag.errors import IntegrityError
 from bag.records import Channel, Frame, RawMessage
 from bag.storage.price import filter_of
-from bag.storage.reader import BagReader, sending_times
+from bag.storage.reader import BagReader
 
 # rows of an index that are turned into times at once
 KEY_ROWS = 1 << 18
@@ -76,9 +76,7 @@ class Lane:
             ends = rows["metadata_offset"] + rows["metadata_size"]
             if (ends > known).any() or (ends < rows["metadata_offset"]).any():
                 raise _absurd(self.reader, f"the index of {self.topic}", "metadata that are not there")
-            sent = order == "publish"
-            keys = sending_times(rows, gathered=self.reader.gathered) if sent else rows["log_mono_ns"]
-            part = np.maximum.accumulate(np.maximum(keys, latest))
+            part = np.maximum(self.reader.due_times(rows, order), latest)
             out[start : start + len(part)] = part - zero
             latest = int(part[-1])
         return out

@@ -18,7 +18,6 @@ from bag.parts import Piece, cut_pieces
 from bag.plain import decode, known_schema
 from bag.records import Channel, Gap, RawMessage, Schema, TopicSummary
 from bag.resolve import names_of
-from bag.storage.reader import sending_times
 from bag.summaries import gaps_of, summary_of
 from bag.times import Moment, to_bag_time
 from cortex.messages.base import Message
@@ -168,7 +167,7 @@ class Topic(Sequence[Any]):
             times: NDArray[np.int64] = self.monotonic_times
         else:
             found = [
-                sending_times(piece.reader.index(piece.first, piece.last), gathered=piece.part.reader.gathered)
+                piece.part.reader.due_times(piece.reader.index(piece.first, piece.last), "publish")
                 + piece.part.shift_ns
                 for piece in self.pieces
             ]

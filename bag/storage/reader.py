@@ -241,7 +241,7 @@ class BagReader:
     ) -> Iterator[tuple[int, int, RawMessage]]:
         mean = max(1, int(topic.summary["bytes"]) // max(1, len(topic)))
         step = max(1, min(MERGE_ROWS, share // mean))
-        for first, keys in _keys(topic, order, gathered=self.gathered):
+        for first, keys in self._keys(topic, order):
             low = 0 if span[0] is None else int(np.searchsorted(keys, span[0], side="left"))
             high = len(keys) if span[1] is None else int(np.searchsorted(keys, span[1], side="left"))
             for at in range(low, high, step):
@@ -251,6 +251,26 @@ class BagReader:
                     yield key, topic.number, message
             if high < len(keys):
                 return
+
+    def due_times(self, index: NDArray[Any], order: str) -> NDArray[np.int64]:
+        """When messages are due in an order, `publish` or `log`, on the recorder's monotonic clock (ns).
+
+        Args:
+            index: their rows, one after the other; the times never go down.
+        """
+        if order == "publish":
+            return sending_times(index, gathered=self.gathered)
+        times: NDArray[np.int64] = np.maximum.accumulate(index["log_mono_ns"])
+        return times
+
+    # of a topic's messages in blocks, with the number of the first
+    def _keys(self, topic: TopicReader, order: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        highest = np.iinfo(np.int64).min
+        for first in range(0, len(topic), KEY_ROWS):
+            index = topic.index(first, min(first + KEY_ROWS, len(topic)))
+            keys = np.maximum(self.due_times(index, order), highest)
+            highest = keys[-1]
+            yield first, keys
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -265,18 +285,6 @@ class BagReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-# the times of a topic's messages in blocks, never going down, with the number of the first
-def _keys(topic: TopicReader, order: str, *, gathered: bool) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    highest = np.iinfo(np.int64).min
-    for first in range(0, len(topic), KEY_ROWS):
-        index = topic.index(first, min(first + KEY_ROWS, len(topic)))
-        sent = order == "publish"
-        keys = sending_times(index, gathered=gathered) if sent else np.maximum.accumulate(index["log_mono_ns"])
-        keys = np.maximum(keys, highest)
-        highest = keys[-1]
-        yield first, keys
 
 
 def sending_times(index: NDArray[Any], *, gathered: bool = False) -> NDArray[np.int64]:
