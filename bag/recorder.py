@@ -39,7 +39,8 @@ class Recorder:
     """Records topics into one bag, or a series.
 
     Use it as a context manager, or call `start` and `stop`. It runs until `stop`, or until the duration or limit of
-    the options is reached, or an error (`error`) ends it.
+    the options is reached, or an error (`error`) ends it. What is asked of it while it runs returns True, or False when
+    it is ending and nothing comes of that; before the start it raises BagError.
 
     Args:
         output: the bag to write; in a series `_0`, `_1`... stand before its suffix.
@@ -92,7 +93,7 @@ class Recorder:
         address = options.discovery_address or default_discovery_address()
         self._buffer = RecordBuffer(options.buffer_bytes)
         clocks = {"wall": self._wall, "mono": self._mono}
-        self._writing = Writing(self.path, options, self._buffer, opener=self._opener, due=self.request_stop, **clocks)
+        self._writing = Writing(self.path, options, self._buffer, opener=self._opener, due=self._wind_up, **clocks)
         started = self._mono()
         with ExitStack() as undo:
             if options.control:
@@ -166,7 +167,7 @@ class Recorder:
         self._ended_ns = self._mono()
         self.error = self._writing.error or self._receiving.error or self._follower.error
 
-    # --- asked for while it runs: True, or False when the recording is ending and nothing will come of it
+    # --- asked for while it runs
 
     def pause(self) -> bool:
         """Record nothing until `resume`; what comes meanwhile is counted as paused, not as lost."""
@@ -199,9 +200,14 @@ class Recorder:
         """End by itself soon, with what has come until now; `wait` returns then, and `stop` closes."""
         self._receiving.finish()
 
+    # an error may end the writing before anything is received
+    def _wind_up(self) -> None:
+        if self._intake is not None:
+            self._intake.finish()
+
     # what the intake still hands on before it ends, the writer does before it ends
     def _have_written(self, wish: Callable[[], None]) -> bool:
-        return self._receiving.ask(lambda: self._writing.ask(wish)) and not self._writing.finished.is_set()
+        return self._receiving.ask(lambda: self._writing.ask(wish))
 
     @property
     def _receiving(self) -> Intake:

@@ -86,10 +86,11 @@ class Source:
                 begins, why = at, "number"
             latest, self.sequence = identity
         if why in self.doubted:
-            # of another type that is not asked about now, the next message is
+            # the next message of another type is looked at again
             return None
         self.fingerprint = latest
-        self.doubted |= {why} - {""}
+        if begins is not None:
+            self.doubted |= {why}
         return begins
 
     # due times stand on a grid, so that 30 Hz thinned to 10 Hz gives 10 Hz and not 7.5

@@ -45,7 +45,7 @@ class Writing:
         options: of the recording.
         buffer: what was received.
         wall, mono: clocks in ns.
-        due: called once when the duration is over or the limit reached: is to close the buffer soon.
+        due: called when the duration is over, the limit reached or the end has come: is to close the buffer soon.
         opener: how files are opened (for tests).
     """
 
@@ -146,6 +146,8 @@ class Writing:
         except BaseException as error:  # noqa: BLE001  kept for whoever waits for the recording
             left = self._in_hand + self._buffer.end()
             self.error = self._ended_by(error, left)
+            # of what is asked for from now on nothing would come
+            self._due()
         finally:
             self._buffer.end()
             self.finished.set()
@@ -266,7 +268,7 @@ class Writing:
     def _cut_to_limit(self, item: Received) -> Received:
         if self._options.limit is None:
             return item
-        return item._replace(rows=item.rows[: max(0, self._options.limit - self.files.written)])
+        return item._replace(rows=item.rows[: self._options.limit - self.files.written])
 
     # when the duration is over; None: it is already, or there is none
     @property

@@ -924,6 +924,18 @@ def test_what_was_asked_before_the_end_is_done(path, cortex_dir):
     assert marks(path) == done
 
 
+def test_where_an_error_ended_the_writing_nothing_is_said_to_be_done(path, cortex_dir):
+    options = RecordOptions(all_topics=True, discovery_address=f"ipc://{cortex_dir}/no")
+    recorder = bag.Recorder(path, options)
+    recorder.start()
+    recorder._writing.ask(lambda: 1 // 0)
+    assert recorder.wait(10)
+    wait_until(lambda: not recorder._intake._thread.is_alive())
+    assert (recorder.mark("x"), recorder.pause(), recorder.split()) == (False, False, False)
+    with pytest.raises(ZeroDivisionError):
+        recorder.stop()
+
+
 @pytest.mark.parametrize("what", ["pause", "resume", "split", "snapshot", "request_stop"])
 def test_what_is_asked_of_a_recorder_that_was_not_started_is_refused(what, path):
     with pytest.raises(bag.BagError, match="not been started"):
